@@ -1,0 +1,46 @@
+"""Every error and warning the package raises by itself.
+
+All errors derive from :class:`DSVIError`, which is a ``ValueError``: code that guards a Pyro
+program with ``except ValueError`` keeps working.  A message names the site (or plate, or
+argument), says what was found, and says what to do.
+"""
+
+
+class DSVIError(ValueError):
+    """Base of every error of this package."""
+
+
+class InvalidArgument(DSVIError):
+    """An argument of a public function or class has a value that cannot work."""
+
+
+class IncompatibleSite(DSVIError):
+    """A site's distribution, estimator and bound cannot be used together."""
+
+
+class SiteMismatch(DSVIError):
+    """Model and guide disagree on the latent sites, or on a site's shape."""
+
+
+class EmptyPlate(DSVIError):
+    """A plate has no element, so neither the bound nor its scale is defined."""
+
+
+class DSVIWarning(UserWarning):
+    """Base of every warning of this package; each is given once per objective."""
+
+
+class PlatesMergedWarning(DSVIWarning):
+    """A K-sample bound ties the elements of a plate together."""
+
+
+class NotABoundWarning(DSVIWarning):
+    """The estimated quantity is not a lower bound on the log evidence."""
+
+
+class LoopedParticlesWarning(DSVIWarning):
+    """The program does not broadcast over particles, which are drawn in a loop instead."""
+
+
+class BiasedEstimatorWarning(DSVIWarning):
+    """An estimator in use is biased."""

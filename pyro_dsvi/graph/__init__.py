@@ -1,0 +1,1 @@
+"""Nodes, influence, credit and the surrogate: the stochastic computation graph of a step."""

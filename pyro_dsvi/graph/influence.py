@@ -1,0 +1,267 @@
+r"""Which sampled sites reach which tensor: :math:`v \prec w`, followed while the programs run.
+
+Every torch function called by a program is seen by a ``TorchFunctionMode``.  Its outputs carry the
+union of what its inputs carry, as a bit set with one bit a latent site.  Nothing is guessed away:
+
+- a tensor that was made during the run by something the mode does not see (TorchScript, ``vmap``,
+  a compiled extension) carries every site drawn so far;
+- when a value leaves torch (``.item()``, ``int()``, ``bool()``, numpy, an index, a shape that
+  depends on data), the sites behind it reach everything that is sampled or scored from then on.
+
+A tensor that existed before the run carries nothing.  Such tensors are known by having been seen
+in an earlier run, or by being found beforehand in the arguments, closures, globals, modules and
+parameters of the programs.
+
+References:
+    :cite:p:`wingate2013automated`, :cite:p:`schulman2015scg`
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# Results that are no tensor and yet tell nothing of a tensor's content.
+_METADATA = frozenset(
+    "size dim ndimension stride numel nelement __len__ is_floating_point is_complex is_signed "
+    "get_device is_contiguous is_same_size element_size storage_offset type result_type can_cast "
+    "promote_types dim_order __get__ __hash__ requires_grad_ register_hook backward retain_grad "
+    "__dlpack_device__ _is_view is_set_to is_inference is_pinned is_shared __set__ "
+    "_set_grad_enabled set_grad_enabled broadcast_shapes is_tensor _has_compatible_shallow_copy_type "
+    "__repr__ __format__ manual_seed".split()
+)
+# Results whose very shape tells of content.
+_SHAPE_TELLS = frozenset(
+    "nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave "
+    "bincount".split()
+)
+# A branch taken in here ends in an error or inside a distribution, whose tensors are read anyway.
+_HARMLESS_CALLERS = ("torch.distributions.", "pyro.distributions.")
+_MARK = "_dsvi_influence"
+_PAST = (None, 0)
+
+
+class Influence(TorchFunctionMode):
+    """Follows the latent sites of one execution of guide and model through torch.
+
+    Use as a context around each program; the same instance serves the guide and then the model.
+
+    Args:
+        bits: the bits given out so far, shared between the particles of a step.
+    """
+
+    def __init__(self, bits: dict[str, int] | None = None) -> None:
+        super().__init__()
+        self.bits: dict[str, int] = {} if bits is None else bits
+        self.drawn = 0
+        self.escaped = 0
+        self._run = object()
+        self._mutated: dict[int, tuple[int, Tensor]] = {}
+
+    # -- what passes ask and tell ------------------------------------------------------------
+
+    def bit(self, site: str) -> int:
+        """The site's own bit."""
+        return self.bits.setdefault(site, 1 << len(self.bits))
+
+    def names(self, reach: int) -> frozenset[str]:
+        """Names of the sites in a bit set."""
+        return frozenset(name for name, bit in self.bits.items() if bit & reach)
+
+    def drew(self, site: str, value: Tensor, reach: int, own: bool) -> None:
+        """A latent was drawn from a distribution that ``reach`` had reached; marks its value.
+
+        Args:
+            site: the latent's name.
+            value: the draw.
+            reach: what reached its distribution.
+            own: whether the latent itself is followed from here on.
+        """
+        if own:
+            reach |= self.bit(site)
+        self.drawn |= reach
+        setattr(value, _MARK, (self._run, reach))
+
+    def same(self, copy: Tensor, original: Tensor) -> None:
+        """``copy`` carries what ``original`` carries."""
+        setattr(copy, _MARK, (self._run, self.of(original)))
+
+    def of(self, x: Any) -> int:
+        """Bit set of everything behind a tensor, distribution, number or container of these."""
+        if isinstance(x, Tensor):
+            return self._of_tensor(x)
+        if x is None or isinstance(x, (bool, int, float, complex, str, bytes, torch.Size)):
+            return 0
+        if isinstance(x, (torch.dtype, torch.device, type)):
+            return 0
+        if isinstance(x, (tuple, list, set, frozenset)):
+            return self._union(x)
+        if isinstance(x, dict):
+            return self._union(x.values())
+        if isinstance(x, (torch.distributions.Distribution, torch.nn.Module)):
+            return self._union(vars(x).values())
+        if isinstance(x, torch.distributions.Transform):
+            return self._union(v for k, v in vars(x).items() if k not in ("_inv", "_cached_x_y"))
+        if isinstance(x, torch.distributions.constraints.Constraint):
+            return self._union(vars(x).values())
+        if isinstance(x, functools.partial):
+            return self._union((x.func, x.args, x.keywords))
+        if inspect.isbuiltin(x):
+            return 0
+        if inspect.isfunction(x) and not x.__closure__:
+            return self.of(x.__defaults__) | self.of(x.__kwdefaults__)
+        return self.drawn  # who knows what it holds
+
+    def _union(self, parts: Iterable[Any]) -> int:
+        reach = 0
+        for part in parts:
+            reach |= self.of(part)
+        return reach
+
+    # -- following ---------------------------------------------------------------------------
+
+    def _of_tensor(self, x: Tensor) -> int:
+        mark = getattr(x, _MARK, None)
+        if mark is None:
+            reach = self.drawn
+            setattr(x, _MARK, (self._run, reach))
+        else:
+            reach = mark[1] if mark[0] is self._run else 0
+        if self._mutated:
+            changed = self._mutated.get(_storage(x))
+            if changed is not None:
+                reach |= changed[0]
+        return reach
+
+    def _of_arguments(self, arguments: Iterable[Any]) -> int:
+        reach = 0
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                reach |= self._of_tensor(argument)
+            elif isinstance(argument, (tuple, list)):
+                reach |= self._of_arguments(argument)
+            elif isinstance(argument, dict):
+                reach |= self._of_arguments(argument.values())
+        return reach
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if kwargs is None:
+            kwargs = {}
+        if self.drawn == 0:  # nothing to follow yet, but outputs must count as seen
+            out = func(*args, **kwargs)
+            if isinstance(out, Tensor):
+                if getattr(out, _MARK, None) is None:
+                    setattr(out, _MARK, _PAST)
+            elif isinstance(out, (tuple, list)):
+                self._mark(out, 0)
+            return out
+        # The inputs are read first: an operation in place changes what they carry.
+        reach = self._of_arguments(args)
+        if kwargs:
+            reach |= self._of_arguments(kwargs.values())
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor):
+            if (args and out is args[0]) or out is kwargs.get("out"):
+                self._changed_in_place(out, reach)
+            else:
+                setattr(out, _MARK, (self._run, reach))
+            if reach and _shape_tells(func, args):
+                self.escaped |= reach
+        elif reach or isinstance(out, (tuple, list)):
+            self._not_a_tensor(func, args, out, reach)
+        return out
+
+    def _not_a_tensor(self, func, args, out, reach: int) -> None:
+        name = getattr(func, "__name__", "")
+        if isinstance(out, (tuple, list)) and any(isinstance(x, Tensor) for x in out):
+            self._mark(out, reach)
+        elif out is None and name not in _METADATA and args and isinstance(args[0], Tensor):
+            self._changed_in_place(args[0], reach)
+            return
+        elif name in _METADATA or isinstance(out, (torch.Size, tuple)):
+            return
+        if name in _SHAPE_TELLS or not isinstance(out, (tuple, list)) or name == "tolist":
+            caller = sys._getframe(2).f_globals.get("__name__", "")
+            if not caller.startswith(_HARMLESS_CALLERS):
+                self.escaped |= reach
+
+    def _mark(self, outputs: Iterable[Any], reach: int) -> None:
+        for out in outputs:
+            if isinstance(out, Tensor):
+                setattr(out, _MARK, (self._run, reach))
+            elif isinstance(out, (tuple, list)):
+                self._mark(out, reach)
+
+    def _changed_in_place(self, x: Tensor, reach: int) -> None:
+        reach |= self._of_tensor(x)
+        setattr(x, _MARK, (self._run, reach))
+        if reach:
+            storage = _storage(x)
+            before = self._mutated.get(storage, (0, x))[0]
+            # Holding x keeps the storage's address from being used again within this run.
+            self._mutated[storage] = (before | reach, x)
+
+
+def _storage(x: Tensor) -> int:
+    try:
+        return x.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # tensors without storage, inside torch.func
+        return id(x)
+
+
+def _shape_tells(func, args) -> bool:
+    name = getattr(func, "__name__", "")
+    if name in _SHAPE_TELLS or (name == "where" and len(args) == 1):
+        return True
+    if name != "__getitem__":
+        return False
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in index)
+
+
+def know(*roots: Any, budget: int = 20_000) -> None:
+    """Find the tensors that exist before a run, so that they carry nothing in it.
+
+    Looks into containers, modules, distributions, plain objects, partials, bound methods and
+    functions (closure, defaults and the globals they name).  What it misses is merely treated
+    with caution in the first run.
+    """
+    pending, seen = list(roots), set()
+    while pending and len(seen) < budget:
+        x = pending.pop()
+        if id(x) in seen or x is None or isinstance(x, (bool, int, float, complex, str, bytes)):
+            continue
+        seen.add(id(x))
+        if isinstance(x, Tensor):
+            if getattr(x, _MARK, None) is None:
+                setattr(x, _MARK, _PAST)
+        elif isinstance(x, dict):
+            pending.extend(x.values())
+        elif isinstance(x, (tuple, list, set, frozenset)):
+            pending.extend(x)
+        elif isinstance(x, functools.partial):
+            pending.extend((x.func, x.args, x.keywords))
+        elif inspect.ismethod(x):
+            pending.extend((x.__self__, x.__func__))
+        elif inspect.isfunction(x):
+            pending.extend(_captured(x))
+        elif not isinstance(x, type) and not inspect.ismodule(x):
+            pending.append(getattr(x, "__dict__", None))
+
+
+def _captured(function: Any) -> Iterable[Any]:
+    yield function.__defaults__
+    yield function.__kwdefaults__
+    yield getattr(function, "__wrapped__", None)
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a name that is not bound yet
+            continue
+    for name in function.__code__.co_names:
+        yield function.__globals__.get(name)

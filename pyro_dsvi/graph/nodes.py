@@ -1,0 +1,259 @@
+"""From what the programs did to latents and costs: the one file that reads Pyro's messages.
+
+A *cost* is one term of log w = log p(x, z) - log q(z): a log density of the model, or the negative
+one of the guide, scaled and masked as its program says, together with the plates it lives in and
+the latents that reach it.  A *latent* is a site that the guide draws.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import MaskedDistribution
+from pyro.distributions.unit import Unit
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor
+
+from pyro_dsvi.errors import SiteMismatch
+from pyro_dsvi.estimators import Estimator, ScoreFunction
+
+PARTICLES = "num_particles_vectorized"
+EVERYTHING = -1  # the bit set of all latents
+_OUTSIDE = ScoreFunction()  # what a guide's factor stands for: a draw made outside Pyro
+
+
+@dataclass(eq=False, slots=True)
+class Plate:
+    """A vectorised plate: its dimension from the right, and the factor its subsampling brings."""
+
+    name: str
+    dim: int
+    scale: float
+
+
+@dataclass(eq=False, slots=True)
+class Cost:
+    """One term of a log weight.
+
+    Attributes:
+        site: name of the site it comes from.
+        of_guide: whether it is a density of the guide (it enters with a minus) or of the model.
+        value: the signed term in nats, scaled and masked, in the shape the program gave it.
+        plates: names of the plates it lives in.
+        reach: bit set of the latents that reach it.
+        scale: the site's whole scale, subsampling included.
+    """
+
+    site: str
+    of_guide: bool
+    value: Tensor
+    plates: frozenset[str]
+    reach: int
+    scale: Any
+
+
+@dataclass(eq=False, slots=True)
+class Latent:
+    """A draw of the guide.
+
+    Attributes:
+        site: its name.
+        estimator: how sensitivity crosses it.
+        q: the guide's distribution.
+        value: the draw.
+        score: log density in nats that its credit multiplies; None if its value carries all.
+        own: its signed, scaled and masked share in the log weight, differentiated through the
+            parameters, where a frozen pass has taken that gradient out; else None.
+        plates: names of the plates it lives in.
+        bit: its own bit in the costs' reach.
+        scale: the site's whole scale, subsampling included.
+    """
+
+    site: str
+    estimator: Estimator
+    q: Any
+    value: Tensor
+    score: Tensor | None
+    own: Tensor | None
+    plates: frozenset[str]
+    bit: int
+    scale: Any
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One execution of guide and model, for one particle or for all of them side by side.
+
+    Attributes:
+        rows: particles in this run.
+        nesting: plate dimensions to the right of the particles' own plate; None if they have none.
+        costs: the terms of its log weight.
+        latents: the guide's draws by name.
+        plates: the vectorised plates by name, that of the particles apart.
+    """
+
+    rows: int
+    nesting: int | None = None
+    costs: list[Cost] = field(default_factory=list)
+    latents: dict[str, Latent] = field(default_factory=dict)
+    plates: dict[str, Plate] = field(default_factory=dict)
+
+    def read_model(self, sites: Mapping[str, Any], reach: Mapping[str, int]) -> None:
+        """Add the model's log densities.
+
+        Args:
+            sites: messages of the model's sample sites.
+            reach: bit set of what reaches each of them; what is missing is reached by all.
+        """
+        for name, msg in sites.items():
+            if not _is_silent(msg):
+                log_p = scale_and_mask(_log_prob(msg), msg["scale"], msg["mask"])
+                self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
+
+    def read_guide(
+        self,
+        sites: Mapping[str, Any],
+        reach: Mapping[str, int],
+        estimators: Mapping[str, Estimator],
+        bits: Mapping[str, int],
+        *,
+        additive: bool,
+        frozen: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add the guide's draws and its negative log densities.
+
+        Args:
+            sites: messages of the guide's sample sites.
+            reach: bit set of what reaches each of them; what is missing is reached by all.
+            estimators: the estimator of each latent.
+            bits: each followed latent's own bit.
+            additive: whether the bound is; the gradient of a score site's own density then has
+                zero mean and is left out.
+            frozen: messages of the frozen pass, whose densities are to be used, or None.
+        """
+        for name, msg in sites.items():
+            estimator = estimators.get(name)
+            if estimator is None and _is_draw_from_outside(msg):
+                estimator = _OUTSIDE
+            score = log_q = None
+            if estimator is not None and estimator.needs_credit(msg["fn"]):
+                outside = estimator is _OUTSIDE
+                score = msg["fn"].log_factor if outside else estimator.score(msg["fn"], msg["value"])
+                if not estimator.passes_gradient and not isinstance(msg["fn"], MaskedDistribution):
+                    log_q = score
+            own = None
+            if frozen is not None:
+                if score is not None and not additive:
+                    own = -scale_and_mask(score, msg["scale"], _whole_mask(msg))
+                log_q = _log_prob(frozen[name])
+            elif log_q is None and not _is_silent(msg):
+                log_q = _log_prob(msg)
+            if log_q is not None and not _is_silent(msg):
+                if score is not None and not estimator.passes_gradient and additive:
+                    log_q = log_q.detach()
+                log_q = scale_and_mask(log_q, msg["scale"], msg["mask"])
+                self._add_cost(msg, True, -log_q, reach.get(name, EVERYTHING))
+            if estimator is not None:
+                plates = self._plates(msg)
+                bit = EVERYTHING if estimator is _OUTSIDE else bits.get(name, EVERYTHING)
+                self.latents[name] = Latent(
+                    name, estimator, msg["fn"], msg["value"], score, own, plates, bit, msg["scale"]
+                )
+
+    def _add_cost(self, msg: Any, of_guide: bool, value: Tensor, reach: int) -> None:
+        plates = self._plates(msg)
+        value = _declared(msg, value)
+        self.costs.append(Cost(msg["name"], of_guide, value, plates, reach, msg["scale"]))
+
+    def _plates(self, msg: Any) -> frozenset[str]:
+        stack = msg["cond_indep_stack"]
+        if not stack:
+            return frozenset()
+        names = []
+        for frame in stack:
+            if frame.dim is None or frame.name == PARTICLES:
+                continue
+            name = frame.name
+            if name in self.plates and self.plates[name].dim != frame.dim:
+                name = f"{name} (dim {frame.dim})"
+            names.append(name)
+            if name not in self.plates:
+                full = frame.size if frame.full_size is None else frame.full_size
+                self.plates[name] = Plate(name, frame.dim, full / frame.size)
+        return frozenset(names)
+
+
+def _log_prob(msg: Any) -> Tensor:
+    try:
+        return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+    except ValueError as error:
+        raise ValueError(f"site {msg['name']!r}: {error}") from error
+
+
+def _is_silent(msg: Any) -> bool:
+    """Whether the whole site is masked out, as ``pyro.deterministic`` sites are."""
+    return msg["mask"] is False or getattr(msg["fn"], "_mask", None) is False
+
+
+def _whole_mask(msg: Any) -> Any:
+    """The site's mask and its distribution's, as one."""
+    own = getattr(msg["fn"], "_mask", None)
+    if own is None or own is True:
+        return msg["mask"]
+    return own if msg["mask"] is None or msg["mask"] is True else own & msg["mask"]
+
+
+def _is_draw_from_outside(msg: Any) -> bool:
+    """Whether a factor of the guide is the density of a draw without reparameterisation.
+
+    Raises:
+        SiteMismatch: if the factor does not say.
+    """
+    if not isinstance(msg["fn"], Unit):
+        return False
+    if "has_rsample" not in vars(msg["fn"]):
+        raise SiteMismatch(
+            f"site {msg['name']!r}: a factor in the guide must say where it comes from; "
+            "pass has_rsample=True to pyro.factor if it comes from a reparameterised draw, "
+            "has_rsample=False if not"
+        )
+    return not msg["fn"].has_rsample
+
+
+def _declared(msg: Any, value: Tensor) -> Tensor:
+    """Check that every batch dimension of a log density belongs to a plate.
+
+    Raises:
+        SiteMismatch: if one does not, and Pyro's validation is on; else it is summed.
+    """
+    sizes = {f.dim: f.size for f in msg["cond_indep_stack"] if f.dim is not None}
+    shape = value.shape
+    if len(shape) < -min(sizes, default=0):
+        shape = torch.Size((1,) * (-min(sizes) - len(shape)) + tuple(shape))
+    wrong = [
+        dim
+        for dim, size in zip(range(-len(shape), 0), shape, strict=True)
+        if size != sizes.get(dim, 1)
+    ]
+    if not wrong:
+        return value
+    if is_validation_enabled():
+        wanted = [sizes.get(dim, 1) for dim in range(-len(shape), 0)]
+        raise SiteMismatch(
+            f"site {msg['name']!r}: its log density has shape {tuple(shape)}, its plates declare "
+            f"{tuple(wanted)}; enclose the batch in a pyro.plate, or move it into the event with "
+            ".to_event(...)"
+        )
+    value = value.reshape(shape)
+    for dim in wrong:
+        value = value.expand(_with(value.shape, dim, sizes[dim])) if dim in sizes else value
+        value = value if dim in sizes else value.sum(dim, keepdim=True)
+    return value
+
+
+def _with(shape: torch.Size, dim: int, size: int) -> list[int]:
+    sizes = list(shape)
+    sizes[dim] = size
+    return sizes

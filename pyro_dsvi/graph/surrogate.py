@@ -1,0 +1,252 @@
+r"""One scalar from which every gradient comes by one backward pass.
+
+.. math:: S = \hat B(\text{live}) + \sum_{z} \mathrm{share}_z \, (\hat Q_z - b_z)\, \log q(z)
+    - \text{auxiliary losses}
+
+The first sum carries what flows through parameters and reparameterised draws, the second what only
+a density can tell; both count.
+
+References:
+    :cite:p:`schulman2015scg`
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pyro_dsvi.baselines import Visit
+from pyro_dsvi.bounds import Bound
+from pyro_dsvi.estimators import Estimator
+from pyro_dsvi.estimators.law import tensors_of
+from pyro_dsvi.graph.bundle import Bundle, bundles
+from pyro_dsvi.graph.credit import downstream_credits
+from pyro_dsvi.graph.layout import Layout
+from pyro_dsvi.graph.nodes import Latent, Run
+
+
+class Gated(Protocol):
+    """A value whose incoming gradient is multiplied by ``gain``."""
+
+    gain: Tensor | None
+
+
+@dataclass(eq=False)
+class Assembled:
+    """The result of a step.
+
+    Attributes:
+        value: the bound's estimate in nats, a scalar; its gradient is that of the live part.
+        surrogate: scalar whose gradient is the estimate of the bound's gradient.
+        bundles: the groups of terms that stand under one bound (none for an additive one).
+    """
+
+    value: Tensor
+    surrogate: Tensor
+    bundles: Sequence[Bundle] = ()
+
+
+@dataclass(eq=False)
+class Assembler:
+    """Puts the runs of a step together under one bound.
+
+    Args:
+        bound: the bound.
+        runs: the executions of guide and model.
+        args: the programs' positional arguments, for the baselines.
+        kwargs: the programs' keyword arguments.
+    """
+
+    bound: Bound
+    runs: Sequence[Run]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.layout = Layout.of(self.runs)
+        self.num_particles = sum(run.rows for run in self.runs)
+
+    def assemble(self) -> Assembled:
+        """The bound's value and the surrogate."""
+        return self._additive() if self.bound.additive else self._joint()
+
+    def evaluate(self) -> Assembled:
+        """The bound's value alone."""
+        if self.bound.additive:
+            total = self._total()
+            return Assembled(total, total)
+        groups, _, total = self._bounded()
+        return Assembled(total, total, groups)
+
+    def open_gates(self, groups: Sequence[Bundle], gates: Sequence[Mapping[str, Gated]]) -> None:
+        """Give each gated draw the gain of the bound that it stands under.
+
+        Args:
+            groups: the terms that stand under one bound.
+            gates: for each run, the gates by site.
+        """
+        for group in groups:
+            if not any(gate.keys() & group.latents for gate in gates):
+                continue
+            gain = self.bound.gain(group.log_w.detach())
+            for (run, rows), by_site in zip(self._rows(), gates, strict=True):
+                for site in by_site.keys() & group.latents:
+                    latent = run.latents[site]
+                    event = latent.q.event_dim
+                    batch = latent.value.dim() - event
+                    mine = gain[rows]
+                    shape = tuple(mine.shape[mine.dim() - batch :])
+                    by_site[site].gain = mine.reshape(shape + (1,) * event)
+
+    def outside(self, group: Bundle) -> list[str]:
+        """The sites of a group that lie outside the plates it merges."""
+        return sorted(
+            {
+                cost.site
+                for run in self.runs
+                for cost in run.costs
+                if group.merged - cost.plates and cost.reach & group.reach
+            }
+            & group.latents
+        )
+
+    # -- bounds that are sums of costs -------------------------------------------------------
+
+    def _additive(self) -> Assembled:
+        total = self._total()
+        pieces: dict[str, list[tuple[Run, Latent, Tensor]]] = defaultdict(list)
+        for run in self.runs:
+            for site, credit in downstream_credits(run, self.layout).items():
+                pieces[site].append((run, run.latents[site], credit))
+        visits = []
+        for site, parts in pieces.items():
+            credit = _cat([credit for _, _, credit in parts])
+            scale = 1.0
+            for plate in parts[0][1].plates:
+                scale *= self.layout.plates[plate].scale
+            share = 1 / self.num_particles
+            visits.append(
+                self._visit(site, parts, credit, share, scale, lambda c=credit: self._rivals(c))
+            )
+        return Assembled(total, self._with_terms(total, visits))
+
+    def _total(self) -> Tensor:
+        return _sum([cost.value for run in self.runs for cost in run.costs]) / self.num_particles
+
+    def _rivals(self, credit: Tensor) -> Tensor:
+        if len(credit) < 2:  # a site that no other particle of a branching program reached
+            return torch.zeros_like(credit)
+        return self.bound.leave_one_out(credit)
+
+    # -- bounds on log weights ---------------------------------------------------------------
+
+    def _joint(self) -> Assembled:
+        groups, values, total = self._bounded()
+        surrogate, visits = total, []
+        for group, value in zip(groups, values, strict=True):
+            log_w = group.log_w.detach()
+            slope = None
+            for site in sorted(group.latents):
+                parts = [
+                    (run, run.latents[site], rows)
+                    for run, rows in self._rows()
+                    if site in run.latents and run.latents[site].score is not None
+                ]
+                if not parts:
+                    continue
+                rows = _cat([rows for _, _, rows in parts])
+                credit = value.detach().expand(len(rows), *value.shape)
+                visits.append(
+                    self._visit(
+                        site,
+                        parts,
+                        credit,
+                        group.weight,
+                        1.0,
+                        lambda w=log_w, r=rows: self.bound.leave_one_out(w)[r],
+                    )
+                )
+                for run, latent, mine in parts:
+                    if latent.own is None:
+                        continue
+                    slope = self.bound.slope(log_w) if slope is None else slope
+                    own = self.layout.arrange(latent.own, run.rows)
+                    own = self.layout.sum_to(own, latent.plates, group.shared)
+                    surrogate = surrogate + (slope[mine] * own).sum()
+        return Assembled(total, self._with_terms(surrogate, visits), groups)
+
+    def _bounded(self) -> tuple[list[Bundle], list[Tensor], Tensor]:
+        groups, constant = bundles(self.runs, self.layout)
+        values = [self.bound.value(group.log_w) for group in groups]
+        parts = [v.sum() * g.weight for v, g in zip(values, groups, strict=True)]
+        return groups, values, _sum(parts if constant is None else [*parts, constant])
+
+    def _rows(self) -> Iterator[tuple[Run, Tensor]]:
+        start = 0
+        for run in self.runs:
+            yield run, torch.arange(start, start + run.rows, device=self.layout.device)
+            start += run.rows
+
+    # -- both --------------------------------------------------------------------------------
+
+    def _visit(self, site, parts, credit, share, scale, rivals) -> tuple[Estimator, Visit]:
+        latents = [(latent, run.rows) for run, latent, _ in parts]
+        score = _cat([self.layout.arrange(latent.score, rows) for latent, rows in latents])
+        return latents[0][0].estimator, Visit(
+            site=site,
+            credit=credit,
+            score=score,
+            share=share,
+            scale=scale,
+            leave_one_out=rivals,
+            score_norm=lambda: _cat([self._score_norm(latent, n) for latent, n in latents]),
+            args=self.args,
+            kwargs=self.kwargs or {},
+        )
+
+    def _with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
+        terms = [live]
+        for estimator, visit in visits:
+            term, auxiliary = estimator.surrogate(visit)
+            terms.append(term)
+            if auxiliary is not None:
+                terms.append(-auxiliary)
+        for estimator, visit in visits:
+            if estimator.baseline is not None:
+                estimator.baseline.update(visit)
+        return _sum(terms)
+
+    def _score_norm(self, latent: Latent, rows: int) -> Tensor:
+        """Squared norm of the score's gradient with respect to the distribution's parameters."""
+        parameters = [p for p in tensors_of(latent.q) if p.requires_grad]
+        score = latent.score
+        total = torch.zeros_like(score)
+        if not parameters or not score.requires_grad:
+            return self.layout.arrange(torch.ones_like(total), rows)
+        for gradient in torch.autograd.grad(
+            score, parameters, torch.ones_like(score), retain_graph=True, allow_unused=True
+        ):
+            if gradient is None:
+                continue
+            extra = gradient.dim() - score.dim()
+            square = gradient.square()
+            total = total + (square.flatten(-extra).sum(-1) if extra > 0 else square)
+        return self.layout.arrange(total, rows)
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Sum of tensors of any shapes, as a scalar."""
+    flat = [part if part.dim() == 0 else part.sum() for part in parts]
+    if len({(part.device, part.dtype) for part in flat}) == 1 and len(flat) > 2:
+        return torch.stack(flat).sum()
+    total = flat[0]
+    for part in flat[1:]:
+        total = total + part
+    return total

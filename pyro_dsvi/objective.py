@@ -1,0 +1,343 @@
+"""One step from a pair of Pyro programs to a surrogate: bound x estimator per site."""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from pyro.infer.util import torch_item
+from pyro.util import warn_if_nan
+from torch import Tensor
+
+from pyro_dsvi.baselines import Baseline
+from pyro_dsvi.bounds import Bound
+from pyro_dsvi.errors import (
+    BiasedEstimatorWarning,
+    DSVIWarning,
+    IncompatibleSite,
+    InvalidArgument,
+    LoopedParticlesWarning,
+    NotABoundWarning,
+    PlatesMergedWarning,
+    SiteMismatch,
+)
+from pyro_dsvi.estimators import Bias, Estimator
+from pyro_dsvi.estimators.law import innermost
+from pyro_dsvi.graph.influence import know
+from pyro_dsvi.graph.surrogate import Assembled, Assembler
+from pyro_dsvi.passes.announce import announce
+from pyro_dsvi.passes.execute import Execution, Executor
+from pyro_dsvi.passes.probe import nesting_of, objection_to_broadcasting
+from pyro_dsvi.strategy import Choice, Default, Everywhere, Strategy, per_site
+
+Program = Callable[..., Any]
+
+
+class Objective(ELBO, torch.nn.Module):
+    """A bound on the log evidence, and an estimator of its gradient at every latent site.
+
+    It is a ``pyro.infer.ELBO``: it serves as ``loss`` in ``pyro.infer.SVI``, and
+    ``objective(model, guide)`` is a module that a torch optimizer trains.  It is a
+    ``torch.nn.Module`` as well: the state of its baselines is in ``state_dict()``, and moves
+    with ``to``.
+
+    Args:
+        bound: the bound.
+        num_particles: draws of the guide in a step.
+        vectorize_particles: whether the particles are run side by side in a plate of their own, to
+            the left of all others, or in a loop.  None: side by side where one checked pass shows
+            that the programs broadcast, else a loop, which is said once.
+        max_plate_nesting: plate dimensions of the programs; found by running them if infinite.
+        estimators: estimators of latent sites, by name.  A site's own
+            ``infer={"estimator": ...}`` comes first; other sites get the default: pathwise where
+            the distribution has ``rsample``, else the score function with leave-one-out.
+        frozen: leave the guide's densities undifferentiated in their parameters (sticking the
+            landing, double reparameterisation), at the price of a second run of the guide.
+        analytic_kl: put closed forms in the place of sampled log densities where they are exact;
+            additive bounds only.
+        compiled: reserved; must be False.
+        default: what a site gets that nobody spoke for: a function of the guide's distribution and
+            the number of particles.
+
+    Raises:
+        InvalidArgument: if an argument cannot work.
+
+    References:
+        :cite:p:`schulman2015scg`, :cite:p:`titsias2014dsvi`
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist, pyro_dsvi as dsvi
+        >>> def model():
+        ...     z = pyro.sample("z", dist.Bernoulli(0.5))
+        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
+        >>> def guide():
+        ...     pyro.sample("z", dist.Bernoulli(logits=pyro.param("eta", torch.tensor(0.0))))
+        >>> objective = dsvi.Objective(dsvi.bounds.Evidence(), num_particles=8)
+        >>> svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), objective)
+        >>> loss = svi.step()
+    """
+
+    min_particles: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        bound: Bound,
+        *,
+        num_particles: int = 1,
+        vectorize_particles: bool | None = None,
+        max_plate_nesting: float = math.inf,
+        estimators: Mapping[str, Estimator] | None = None,
+        frozen: bool = False,
+        analytic_kl: bool = False,
+        compiled: bool = False,
+        default: Default = per_site,
+    ) -> None:
+        torch.nn.Module.__init__(self)
+        self._check_arguments(bound, num_particles, frozen, analytic_kl, compiled)
+        ELBO.__init__(self, num_particles=num_particles)
+        self.bound = bound
+        self.vectorize_particles = vectorize_particles
+        self.max_plate_nesting = max_plate_nesting
+        self.frozen = frozen
+        self.analytic_kl = analytic_kl
+        self.strategy = Strategy(default, dict(estimators or {}), num_particles, frozen)
+        self.baselines = torch.nn.ModuleDict()
+        for name, estimator in self.strategy.by_name.items():
+            self._keep_baseline(name, estimator)
+        if isinstance(default, Everywhere):
+            self._keep_baseline("every site", default.estimator)
+        self._known: tuple[Program, Program, int | None] | None = None
+        self._choices: dict[str, tuple[Any, Choice]] = {}
+        self._follow = True
+        self._said: set[str] = set()
+
+    def _check_arguments(self, bound, num_particles, frozen, analytic_kl, compiled) -> None:
+        name = type(self).__name__
+        if not isinstance(bound, Bound):
+            raise InvalidArgument(
+                f"{name}: expected a bound, got {bound!r}; e.g. dsvi.bounds.Evidence()"
+            )
+        fewest = max(self.min_particles, bound.min_particles)
+        whole = isinstance(num_particles, int) and not isinstance(num_particles, bool)
+        if not whole or num_particles < fewest:
+            raise InvalidArgument(
+                f"{name}: num_particles must be a whole number of at least {fewest}, "
+                f"got {num_particles!r}"
+            )
+        if not isinstance(frozen, bool):
+            raise InvalidArgument(
+                f"{name}: frozen must be True or False, got {frozen!r}; "
+                "a mix of frozen and live sites is biased"
+            )
+        if analytic_kl and not bound.additive:
+            raise InvalidArgument(
+                f"{name}: analytic_kl needs an additive bound, got {type(bound).__name__}; "
+                "use dsvi.bounds.Evidence()"
+            )
+        if compiled:
+            raise InvalidArgument(f"{name}: compiled=True is not offered yet; use compiled=False")
+
+    # -- the interface of pyro.infer.ELBO ------------------------------------------------------
+
+    @torch.no_grad()
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Estimate of the negative bound, in nats; nothing is learnt from it."""
+        assembled, _ = self._step(model, guide, args, kwargs)
+        loss = -torch_item(assembled.value)
+        warn_if_nan(loss, "loss")
+        return loss
+
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """The negative bound in nats, a scalar tensor whose gradient is the estimator's.
+
+        The loss of trained baselines is part of its gradient, not of its value.
+        """
+        assembled, _ = self._step(model, guide, args, kwargs)
+        warn_if_nan(assembled.value, "loss")
+        surrogate = assembled.surrogate
+        return -assembled.value.detach() - (surrogate - surrogate.detach())
+
+    def loss_and_grads(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> float:
+        """Estimate of the negative bound in nats; adds its gradient to the parameters'."""
+        assembled, _ = self._step(model, guide, args, kwargs)
+        if assembled.surrogate.requires_grad:
+            (-assembled.surrogate).backward()
+        loss = -torch_item(assembled.value)
+        warn_if_nan(loss, "loss")
+        return loss
+
+    def _get_trace(self, model, guide, args, kwargs):
+        raise NotImplementedError("dsvi objectives read the programs by passes of their own")
+
+    def describe(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> dict[str, Choice]:
+        """Print which estimator each latent site gets, why, and whether it is unbiased.
+
+        Returns:
+            The choice for each site, by name.
+        """
+        with torch.no_grad():
+            _, executions = self._step(model, guide, args, kwargs)
+        choices = {n: c for execution in executions for n, c in execution.guide.choices.items()}
+        rows = [("site", "estimator", "baseline", "bias", "why")]
+        for name, choice in choices.items():
+            estimator = choice.estimator
+            baseline = type(estimator.baseline).__name__ if estimator.baseline else "-"
+            kind = type(estimator).__name__
+            rows.append((name, kind, baseline, estimator.bias.value, choice.reason))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        densities = "frozen" if self.frozen else "live"
+        print(f"{self.bound!r}, particles: {self.num_particles}, guide's densities: {densities}")
+        for row in rows:
+            print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        return choices
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def _step(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Assembled, list[Execution]]:
+        nesting = self._prepare(model, guide, args, kwargs)
+        learning = torch.is_grad_enabled()
+        follow_all = not self.bound.additive or self.analytic_kl
+        executor = Executor(
+            model,
+            guide,
+            args,
+            kwargs,
+            self._choose,
+            additive=self.bound.additive,
+            frozen=self.frozen,
+            analytic_kl=self.analytic_kl,
+            follow=follow_all or (learning and self._follow),
+            follow_all=follow_all,
+        )
+        if nesting is None:
+            executions = [executor.one() for _ in range(self.num_particles)]
+        else:
+            executions = [executor.side_by_side(self.num_particles, nesting)]
+        runs = [execution.run for execution in executions]
+        self._follow = any(
+            latent.score is not None for run in runs for latent in run.latents.values()
+        )
+        self._check_names(executions)
+        assembler = Assembler(self.bound, runs, args, kwargs)
+        if learning:
+            assembled = assembler.assemble()
+            assembler.open_gates(assembled.bundles, [execution.gates for execution in executions])
+            announce(self.baselines)
+        else:
+            assembled = assembler.evaluate()
+        self._warn_of_bundles(assembled, assembler)
+        return assembled, executions
+
+    def _prepare(self, model, guide, args, kwargs) -> int | None:
+        """Plate dimensions if particles go side by side, None if they go one by one."""
+        know(args, kwargs, budget=2000)
+        if self._known is None or self._known[0] != model or self._known[1] != guide:
+            know(model, guide, vars(pyro.get_param_store()))
+            self._choices.clear()
+            self._known = (model, guide, self._particles_nesting(model, guide, args, kwargs))
+        return self._known[2]
+
+    def _particles_nesting(self, model, guide, args, kwargs) -> int | None:
+        if self.num_particles == 1 or self.vectorize_particles is False:
+            return None
+        nesting = self.max_plate_nesting
+        if not math.isfinite(nesting):
+            nesting = nesting_of(model, guide, args, kwargs)
+        if self.vectorize_particles is None:
+            objection = objection_to_broadcasting(model, guide, args, kwargs, int(nesting))
+            if objection is not None:
+                self._say_once(
+                    LoopedParticlesWarning,
+                    f"the {self.num_particles} particles are run in a loop, since the program does "
+                    f"not broadcast over them: {objection}; pass vectorize_particles=False to "
+                    "choose the loop, or write the program for batches",
+                )
+                return None
+        return int(nesting)
+
+    def _choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
+        given = infer.get("estimator")
+        key = (type(innermost(q)), getattr(q, "has_rsample", False), given, infer.get("frozen"))
+        known = self._choices.get(name)
+        if known is not None and known[0] == key:
+            return known[1]
+        if infer.get("enumerate"):
+            self._say_once(
+                DSVIWarning,
+                f"site {name!r} is marked for enumeration, but is sampled under this objective",
+            )
+        choice = self.strategy.choose(name, q, infer)
+        if choice.estimator.bias is Bias.BIASED:
+            self._say_once(
+                BiasedEstimatorWarning,
+                f"site {name!r}: {type(choice.estimator).__name__} is biased",
+            )
+        self._keep_baseline(name, choice.estimator)
+        self._choices[name] = (key, choice)
+        return choice
+
+    def _keep_baseline(self, name: str, estimator: Any) -> None:
+        """Own the baseline's state, and hand it on where a guide builds a new one each step."""
+        baseline = getattr(estimator, "baseline", None)
+        if not isinstance(baseline, Baseline) or any(
+            baseline is kept for kept in self.baselines.values()
+        ):
+            return
+        key = "at " + name.replace(".", "/")  # a module's name may not hold a dot
+        previous = self.baselines[key] if key in self.baselines else None
+        if isinstance(previous, Baseline):
+            baseline.inherit(previous)
+        self.baselines[key] = baseline
+
+    def _check_names(self, executions: list[Execution]) -> None:
+        unknown = set(self.strategy.by_name) - {n for e in executions for n in e.guide.choices}
+        if unknown and "names" not in self._said:
+            known = sorted({n for e in executions for n in e.guide.choices})
+            raise SiteMismatch(
+                f"estimators: the guide has no latent site {sorted(unknown)}; it has {known}"
+            )
+        self._said.add("names")
+
+    def _warn_of_bundles(self, assembled: Assembled, assembler: Assembler) -> None:
+        if self.num_particles == 1:
+            return
+        for bundle in assembled.bundles:
+            if not bundle.merged:
+                continue
+            plates = ", ".join(repr(name) for name in sorted(bundle.merged))
+            outside = ", ".join(repr(name) for name in assembler.outside(bundle))
+            self._say_once(
+                PlatesMergedWarning,
+                f"{type(self.bound).__name__}: the elements of plate {plates} stand under one bound "
+                f"together, because site {outside} lies outside and ties them; for a bound per "
+                "element sample it inside the plate",
+            )
+            scaled = [n for n in sorted(bundle.merged) if assembler.layout.plates[n].scale != 1]
+            if scaled:
+                self._say_once(
+                    NotABoundWarning,
+                    f"{type(self.bound).__name__}: plate {scaled[0]!r} is subsampled and merged, so "
+                    "its scale stands inside the logarithm and the estimate is no bound on the log "
+                    "evidence; use dsvi.bounds.Evidence() or the whole data",
+                )
+
+    def _say_once(self, category: type[Warning], message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(message, category, stacklevel=2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.update(_known=None, _choices={}, _follow=True)
+        return state

@@ -1,0 +1,1 @@
+"""The only room that runs programs: sample the guide, score the model, freeze the guide."""

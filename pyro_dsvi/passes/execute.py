@@ -1,0 +1,170 @@
+"""Run guide and model once, for one particle or for all of them side by side."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+
+from pyro_dsvi.errors import SiteMismatch
+from pyro_dsvi.graph.influence import Influence
+from pyro_dsvi.graph.nodes import PARTICLES, Run
+from pyro_dsvi.passes.freeze import (
+    Freeze,
+    Gate,
+    not_differentiated,
+    parameters_of,
+    refuse_live,
+)
+from pyro_dsvi.passes.sample import Choose, Sample
+from pyro_dsvi.passes.score import Score
+
+
+@dataclass(eq=False)
+class Execution:
+    """Guide and model, once through, and what came of it.
+
+    Attributes:
+        guide: record of the guide's run.
+        model: record of the model's run at the guide's values.
+        influence: what followed both, or None.
+        run: the latents and costs.
+        gates: the gates on the latents' values, by site (frozen densities only).
+    """
+
+    guide: Sample
+    model: Score
+    influence: Influence | None
+    run: Run
+    gates: dict[str, Gate] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Executor:
+    """Runs a pair of programs.
+
+    Args:
+        model: the model.
+        guide: the guide.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
+        choose: gives each latent its estimator.
+        additive: whether the bound is additive.
+        frozen: whether the guide's densities are frozen.
+        analytic_kl: whether closed forms stand in for sampled densities where they are exact.
+        follow: whether to follow influence at all.
+        follow_all: whether to follow every latent, or only those whose draw must answer.
+    """
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    choose: Choose
+    additive: bool = True
+    frozen: bool = False
+    analytic_kl: bool = False
+    follow: bool = True
+    follow_all: bool = False
+
+    def __post_init__(self) -> None:
+        self._bits: dict[str, int] = {}
+        self._subsamples: dict[str, Any] = {}
+
+    def side_by_side(self, num_particles: int, nesting: int) -> Execution:
+        """All particles in one run, in a plate to the left of ``nesting`` plate dimensions."""
+        return self._execute(num_particles, nesting)
+
+    def one(self) -> Execution:
+        """One particle; the next one sees the same minibatch."""
+        return self._execute(1, None)
+
+    def _execute(self, rows: int, nesting: int | None) -> Execution:
+        influence = Influence(self._bits) if self.follow else None
+        plate: Any = nullcontext()
+        if nesting is not None:
+            plate = pyro.plate(PARTICLES, rows, dim=-1 - nesting)
+        following = influence if influence is not None else nullcontext()
+
+        guide = Sample(
+            self.choose, influence, follow_all=self.follow_all, subsamples=self._subsamples
+        )
+        with guide, plate, following:
+            self.guide(*self.args, **self.kwargs)
+        if isinstance(poutine.unwrap(self.guide), poutine.messenger.Messenger):
+            # such a guide runs a model of its own; only its draws are the guide's
+            guide.sites = {name: guide.sites[name] for name in guide.choices}
+        self._subsamples = {**guide.subsamples}
+
+        gates = self._gates(guide, influence)
+        drawn = guide.sites
+        if gates:
+            drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
+        model = Score(drawn, guide.subsamples, influence)
+        with model, plate, following:
+            self.model(*self.args, **self.kwargs)
+        self._subsamples.update(model.subsamples)
+        _refuse_strangers(guide, model)
+
+        frozen = self._freeze(guide, drawn, plate) if self.frozen else None
+        estimators = {name: choice.estimator for name, choice in guide.choices.items()}
+        run = Run(rows, nesting)
+        run.read_guide(
+            guide.sites,
+            guide.reach,
+            estimators,
+            self._bits,
+            additive=self.additive,
+            frozen=frozen,
+        )
+        run.read_model(model.sites, model.reach)
+        return Execution(guide, model, influence, run, gates)
+
+    def _gates(self, guide: Sample, influence: Influence | None) -> dict[str, Gate]:
+        """A gate on each latent, where freezing the densities calls for a gain."""
+        if not self.frozen or self.additive:
+            return {}
+        gates = {name: Gate(guide.sites[name]["value"]) for name in guide.choices}
+        if influence is not None:
+            for name, gate in gates.items():
+                influence.same(gate.value, guide.sites[name]["value"])
+        return gates
+
+    def _freeze(self, guide: Sample, drawn: dict[str, Any], plate: Any) -> dict[str, Any]:
+        if not torch.is_grad_enabled():
+            return guide.sites
+        frozen = Freeze(drawn, guide.subsamples)
+        with not_differentiated(parameters_of(guide, self.guide)), frozen, plate:
+            self.guide(*self.args, **self.kwargs)
+            densities = {
+                name: msg["fn"].log_prob(msg["value"])
+                for name, msg in frozen.sites.items()
+                if name in guide.choices
+            }
+        refuse_live(densities, [drawn[name]["value"] for name in guide.choices])
+        return frozen.sites
+
+
+def _with_value(msg: Any, gates: Mapping[str, Gate]) -> Any:
+    gate = gates.get(msg["name"])
+    return msg if gate is None else {**msg, "value": gate.value}
+
+
+def _refuse_strangers(guide: Sample, model: Score) -> None:
+    for name in guide.choices:
+        if guide.sites[name]["infer"].get("is_auxiliary"):
+            continue
+        if name not in model.sites:
+            raise SiteMismatch(
+                f"site {name!r}: the guide samples it, but the model does not; sample it in the "
+                "model, or mark it infer={'is_auxiliary': True} in the guide"
+            )
+        if model.sites[name]["is_observed"]:
+            raise SiteMismatch(
+                f"site {name!r}: the guide samples it, but the model observes it; "
+                "remove it from the guide"
+            )
+

@@ -1,0 +1,56 @@
+"""What one execution of a program did, site by site, and what reached each site."""
+
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+
+from pyro_dsvi.errors import EmptyPlate
+from pyro_dsvi.graph.influence import Influence
+
+
+class Record(Messenger):
+    """Keeps the messages of the sample sites it sees, in order.
+
+    Like Pyro's trace, without copying messages or building edges.
+
+    Attributes:
+        sites: messages of sample sites by name, subsampling sites apart.
+        subsamples: messages of the plates' subsampling sites by name.
+        reach: bit set of the latents that reach each site's distribution, scale and mask; empty
+            where influence is not followed.
+    """
+
+    def __init__(self, influence: Influence | None) -> None:
+        super().__init__()
+        self.influence = influence
+        self.sites: dict[str, Any] = {}
+        self.subsamples: dict[str, Any] = {}
+        self.reach: dict[str, int] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            _refuse_empty(msg)
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if site_is_subsample(msg):
+            self.subsamples[name] = msg
+            return
+        if msg["infer"].get("_do_not_trace"):
+            return
+        if name in self.sites:
+            raise RuntimeError(f"two sample sites are named {name!r}")
+        self.sites[name] = msg
+        if self.influence is not None:
+            behind = (msg["fn"], msg["args"], msg["kwargs"], msg["scale"], msg["mask"])
+            self.reach[name] = self.influence.of(behind) | self.influence.escaped
+
+
+def _refuse_empty(msg: Any) -> None:
+    plate = msg["fn"]
+    if plate.size == 0 or plate.subsample_size == 0:
+        part = "size" if plate.size == 0 else "subsample_size"
+        raise EmptyPlate(
+            f"plate {msg['name']!r} has {part} 0; skip the plate, or the step, where there is no data"
+        )

@@ -1,0 +1,76 @@
+"""The first pass: run the guide, drawing each latent by its estimator."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro_dsvi.estimators import Estimator
+from pyro_dsvi.graph.influence import Influence
+from pyro_dsvi.passes.record import Record
+from pyro_dsvi.strategy import Choice
+
+Choose = Callable[[str, Any, dict[str, Any]], Choice]
+
+
+class Sample(Record):
+    """Records the guide's run, and decides how each latent is drawn.
+
+    Args:
+        choose: gives a site its estimator, or refuses it; asked before the draw.
+        influence: follows what is drawn, or None.
+        follow_all: follow every latent, not only those whose credit is needed.
+        subsamples: minibatches to use again, so that all particles see the same data.
+
+    Attributes:
+        choices: estimator of each latent, in order.
+    """
+
+    def __init__(
+        self,
+        choose: Choose,
+        influence: Influence | None,
+        *,
+        follow_all: bool = False,
+        subsamples: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(influence)
+        self.choose = choose
+        self.follow_all = follow_all
+        self.given = subsamples or {}
+        self.choices: dict[str, Choice] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        name = msg["name"]
+        if name in self.given:
+            reuse(msg, self.given[name])
+            return
+        if msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+            return
+        choice = self.choices[name] = self.choose(name, msg["fn"], msg["infer"])
+        # Left to Pyro where the estimator draws as Pyro does, so that handlers may still step in.
+        draws_itself = type(choice.estimator).draw is not Estimator.draw
+        if draws_itself and not msg["done"] and msg["value"] is None:
+            msg["value"] = choice.estimator.draw(msg["fn"])
+            msg["done"] = True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        super()._pyro_post_sample(msg)
+        choice = self.choices.get(msg["name"])
+        if choice is None or msg["name"] not in self.sites:
+            return
+        if msg["is_observed"]:  # a handler further out observed it after all
+            del self.choices[msg["name"]]
+            return
+        estimator = choice.estimator
+        if not estimator.passes_gradient and msg["value"].requires_grad:
+            msg["value"] = msg["value"].detach()
+        if self.influence is not None:
+            own = self.follow_all or estimator.needs_credit(msg["fn"])
+            self.influence.drew(msg["name"], msg["value"], self.reach[msg["name"]], own)
+
+
+def reuse(msg: Any, earlier: Any) -> None:
+    """Give a site the value it had in an earlier run."""
+    msg["value"] = earlier["value"]
+    msg["done"] = True
+    msg["infer"] = earlier["infer"]

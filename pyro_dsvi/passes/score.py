@@ -1,0 +1,63 @@
+"""The second pass: run the model at the values that the guide drew."""
+
+from typing import Any
+
+from pyro_dsvi.errors import SiteMismatch
+from pyro_dsvi.graph.influence import Influence
+from pyro_dsvi.passes.record import Record
+from pyro_dsvi.passes.sample import reuse
+
+
+class Score(Record):
+    """Records the model's run at the guide's values.
+
+    Args:
+        drawn: messages of the guide's sample sites, with the values to use.
+        subsamples: messages of the guide's subsampling sites.
+        influence: what followed the guide, or None.
+    """
+
+    def __init__(
+        self, drawn: dict[str, Any], subsamples: dict[str, Any], influence: Influence | None
+    ) -> None:
+        super().__init__(influence)
+        self.drawn = drawn
+        self.given = subsamples
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        name = msg["name"]
+        if name in self.given:
+            reuse(msg, self.given[name])
+        elif msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+            return
+        elif name not in self.drawn:
+            raise SiteMismatch(
+                f"site {name!r}: the model samples it, but the guide does not; "
+                "sample it in the guide too, or observe it in the model"
+            )
+        elif self.drawn[name]["is_observed"]:
+            raise SiteMismatch(
+                f"site {name!r}: the model samples it, but the guide observes it; "
+                "sample it in the guide"
+            )
+        else:
+            reuse(msg, self.drawn[name])
+            _agree(name, msg["fn"], self.drawn[name]["fn"])
+
+
+def _agree(name: str, p: Any, q: Any) -> None:
+    """Refuse a site at which model and guide draw different shapes."""
+    try:
+        ours, theirs = (p.batch_shape, p.event_shape), (q.batch_shape, q.event_shape)
+    except AttributeError:  # not a torch distribution
+        return
+    if ours != theirs:
+        raise SiteMismatch(
+            f"site {name!r}: batch and event shapes disagree, model {_show(ours)}, guide "
+            f"{_show(theirs)}; use the same plates and .to_event(...) in both"
+        )
+
+
+def _show(shapes: tuple[Any, Any]) -> str:
+    return " | ".join(str(tuple(shape)) for shape in shapes)

@@ -1,0 +1,128 @@
+"""Which estimator each latent site gets, and why.
+
+The site's own ``infer={"estimator": ...}`` comes first, then the objective's mapping by name, then
+the objective's default.  What cannot be right is refused here, before the site is drawn.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyro_dsvi.baselines import LeaveOneOut
+from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
+from pyro_dsvi.estimators import Estimator, Pathwise, ScoreFunction
+from pyro_dsvi.estimators.law import is_partly_reparameterised, is_point_mass
+
+Default = Callable[[Any, int], tuple[Estimator, str]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The estimator of one site.
+
+    Attributes:
+        estimator: the estimator.
+        reason: why the site got it, in words.
+    """
+
+    estimator: Estimator
+    reason: str
+
+
+def per_site(q: Any, num_particles: int) -> tuple[Estimator, str]:
+    """Pathwise where the distribution can, else the score function with leave-one-out."""
+    name = type(q).__name__
+    if is_point_mass(q):
+        return Pathwise(), "a point mass: the value is the parameter"
+    if getattr(q, "has_rsample", False):
+        rest = ", the rest by its score" if is_partly_reparameterised(q) else ""
+        return Pathwise(), f"default: {name} has rsample{rest}"
+    if num_particles > 1:
+        return ScoreFunction(LeaveOneOut()), f"default: {name} has no rsample"
+    return ScoreFunction(), f"default: {name} has no rsample (one particle: no leave-one-out)"
+
+
+@dataclass(frozen=True)
+class Everywhere:
+    """The same estimator at every site, but for point masses, through which a gradient just flows.
+
+    Args:
+        estimator: the estimator.
+    """
+
+    estimator: Estimator
+
+    def __call__(self, q: Any, num_particles: int) -> tuple[Estimator, str]:
+        if is_point_mass(q):
+            return Pathwise(), "a point mass: the value is the parameter"
+        return self.estimator, "the objective's choice for every site"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Assigns an estimator to each site.
+
+    Args:
+        default: what a site gets that nobody spoke for.
+        by_name: estimators of named sites.
+        num_particles: particles of the objective.
+        frozen: whether the guide's densities are frozen.
+
+    Raises:
+        InvalidArgument: if the mapping holds something that is no estimator, or one that needs
+            more particles than there are.
+    """
+
+    default: Default = per_site
+    by_name: Mapping[str, Estimator] = field(default_factory=dict)
+    num_particles: int = 1
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        for name, estimator in self.by_name.items():
+            self._admit(estimator, f"estimators[{name!r}]", InvalidArgument)
+        if isinstance(self.default, Everywhere):
+            self._admit(self.default.estimator, "the objective", InvalidArgument)
+
+    def choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
+        """The estimator of one site.
+
+        Args:
+            name: the site's name.
+            q: the guide's distribution there.
+            infer: the site's own annotation.
+
+        Raises:
+            IncompatibleSite: if the estimator cannot handle the distribution or the objective.
+        """
+        if "estimator" in infer:
+            estimator, reason = infer["estimator"], "asked for by the site"
+        elif name in self.by_name:
+            estimator, reason = self.by_name[name], "asked for by name in the objective"
+        else:
+            estimator, reason = self.default(q, self.num_particles)
+        where = f"site {name!r}"
+        self._admit(estimator, where, IncompatibleSite)
+        if bool(infer.get("frozen", self.frozen)) != self.frozen:
+            raise IncompatibleSite(
+                f"{where}: infer={{'frozen': {infer['frozen']}}} under an objective with "
+                f"frozen={self.frozen}; a mix of frozen and live sites is biased, so freeze all "
+                "sites (frozen=True on the objective) or none"
+            )
+        objection = estimator.objection(q)
+        if objection is not None:
+            raise IncompatibleSite(f"{where}: {type(estimator).__name__}: {objection}")
+        return Choice(estimator, reason)
+
+    def _admit(self, estimator: Any, where: str, kind: type[Exception]) -> None:
+        if not isinstance(estimator, Estimator):
+            raise kind(
+                f"{where}: expected an estimator, got {estimator!r}; e.g. dsvi.estimators.Pathwise()"
+            )
+        baseline = estimator.baseline
+        if baseline is not None and baseline.min_particles > self.num_particles:
+            raise kind(
+                f"{where}: the baseline {type(baseline).__name__} needs at least "
+                f"{baseline.min_particles} particles, got num_particles={self.num_particles}; "
+                "raise num_particles or use dsvi.baselines.MovingAverage()"
+            )
