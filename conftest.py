@@ -20,6 +20,9 @@ import pyro
 import pytest
 import torch
 
+# For the test of this file: a run of pytest inside a test.
+pytest_plugins = ["pytester"]
+
 # Their assertions explain themselves as those in tests do.
 pytest.register_assert_rewrite("tests.oracles", "tests.scenarios")
 

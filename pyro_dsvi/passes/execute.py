@@ -94,6 +94,7 @@ class Executor:
         )
         with guide, plate, following:
             self.guide(*self.args, **self.kwargs)
+        guide.choices = {n: c for n, c in guide.choices.items() if n in guide.sites}
         if isinstance(poutine.unwrap(self.guide), poutine.messenger.Messenger):
             # such a guide runs a model of its own; only its draws are the guide's
             guide.sites = {name: guide.sites[name] for name in guide.choices}

@@ -17,8 +17,8 @@ class Record(Messenger):
     Attributes:
         sites: messages of sample sites by name, subsampling sites apart.
         subsamples: messages of the plates' subsampling sites by name.
-        reach: bit set of the latents that reach each site's distribution, scale and mask; empty
-            where influence is not followed.
+        reach: bit set of the latents that reach each site's log density; empty where influence is
+            not followed.
     """
 
     def __init__(self, influence: Influence | None) -> None:
@@ -43,8 +43,22 @@ class Record(Messenger):
             raise RuntimeError(f"two sample sites are named {name!r}")
         self.sites[name] = msg
         if self.influence is not None:
-            behind = (msg["fn"], msg["args"], msg["kwargs"], msg["scale"], msg["mask"])
-            self.reach[name] = self.influence.of(behind) | self.influence.escaped
+            self._follow(msg, self.influence)
+
+    def _follow(self, msg: Any, influence: Influence) -> None:
+        """Note what reaches the site's log density."""
+        law = self._reach_of_law(msg, influence)
+        self._drew(msg, law, influence)
+        self.reach[msg["name"]] = law | influence.of(msg["value"])
+
+    def _drew(self, msg: Any, law: int, influence: Influence) -> None:
+        """A chance to mark a draw, whose law was reached by ``law``."""
+
+    def _reach_of_law(self, msg: Any, influence: Influence) -> int:
+        reach = influence.of(msg["fn"]) | influence.escaped
+        for part in (msg["args"], msg["kwargs"], msg["scale"], msg["mask"]):
+            reach |= influence.of(part)
+        return reach
 
 
 def _refuse_empty(msg: Any) -> None:

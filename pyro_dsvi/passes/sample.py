@@ -54,19 +54,18 @@ class Sample(Record):
             msg["done"] = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        super()._pyro_post_sample(msg)
         choice = self.choices.get(msg["name"])
-        if choice is None or msg["name"] not in self.sites:
-            return
-        if msg["is_observed"]:  # a handler further out observed it after all
+        if choice is not None and msg["is_observed"]:  # by a handler further out, after all
             del self.choices[msg["name"]]
-            return
-        estimator = choice.estimator
-        if not estimator.passes_gradient and msg["value"].requires_grad:
+        elif choice is not None and not choice.estimator.passes_gradient:
             msg["value"] = msg["value"].detach()
-        if self.influence is not None:
-            own = self.follow_all or estimator.needs_credit(msg["fn"])
-            self.influence.drew(msg["name"], msg["value"], self.reach[msg["name"]], own)
+        super()._pyro_post_sample(msg)
+
+    def _drew(self, msg: Any, law: int, influence: Influence) -> None:
+        choice = self.choices.get(msg["name"])
+        if choice is not None:
+            own = self.follow_all or choice.estimator.needs_credit(msg["fn"])
+            influence.drew(msg["name"], msg["value"], law, own)
 
 
 def reuse(msg: Any, earlier: Any) -> None:
