@@ -44,6 +44,9 @@ class Cost:
         plates: names of the plates it lives in.
         reach: bit set of the latents that reach it.
         scale: the site's whole scale, subsampling included.
+        mask: the site's mask, and its distribution's, as one; None if there is none.
+        law: the distribution whose log density it is.
+        drawn: the value at which it was taken.
     """
 
     site: str
@@ -52,6 +55,9 @@ class Cost:
     plates: frozenset[str]
     reach: int
     scale: Any
+    mask: Any
+    law: Any
+    drawn: Any
 
 
 @dataclass(eq=False, slots=True)
@@ -165,7 +171,19 @@ class Run:
     def _add_cost(self, msg: Any, of_guide: bool, value: Tensor, reach: int) -> None:
         plates = self._plates(msg)
         value = _declared(msg, value)
-        self.costs.append(Cost(msg["name"], of_guide, value, plates, reach, msg["scale"]))
+        self.costs.append(
+            Cost(
+                msg["name"],
+                of_guide,
+                value,
+                plates,
+                reach,
+                msg["scale"],
+                _whole_mask(msg),
+                msg["fn"],
+                msg["value"],
+            )
+        )
 
     def _plates(self, msg: Any) -> frozenset[str]:
         stack = msg["cond_indep_stack"]

@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 
 from pyro_dsvi.errors import SiteMismatch
+from pyro_dsvi.graph.closed_form import use_closed_forms
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.graph.nodes import PARTICLES, Run
 from pyro_dsvi.passes.freeze import (
@@ -122,6 +123,8 @@ class Executor:
             frozen=frozen,
         )
         run.read_model(model.sites, model.reach)
+        if self.analytic_kl:
+            use_closed_forms(run, guide.reach, model.reach_of_law)
         return Execution(guide, model, influence, run, gates)
 
     def _gates(self, guide: Sample, influence: Influence | None) -> dict[str, Gate]:

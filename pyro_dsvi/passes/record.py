@@ -19,6 +19,7 @@ class Record(Messenger):
         subsamples: messages of the plates' subsampling sites by name.
         reach: bit set of the latents that reach each site's log density; empty where influence is
             not followed.
+        reach_of_law: the same without what reaches it through the site's own value alone.
     """
 
     def __init__(self, influence: Influence | None) -> None:
@@ -27,6 +28,7 @@ class Record(Messenger):
         self.sites: dict[str, Any] = {}
         self.subsamples: dict[str, Any] = {}
         self.reach: dict[str, int] = {}
+        self.reach_of_law: dict[str, int] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
@@ -49,6 +51,7 @@ class Record(Messenger):
         """Note what reaches the site's log density."""
         law = self._reach_of_law(msg, influence)
         self._drew(msg, law, influence)
+        self.reach_of_law[msg["name"]] = law
         self.reach[msg["name"]] = law | influence.of(msg["value"])
 
     def _drew(self, msg: Any, law: int, influence: Influence) -> None:
