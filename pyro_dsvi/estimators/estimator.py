@@ -22,14 +22,16 @@ class Bias(Enum):
 
 
 class Surrogate(NamedTuple):
-    """What a site adds to the objective.
+    """What a site adds to the objective: the inner product of a weight and a log density.
 
     Attributes:
-        term: scalar whose gradient is the site's contribution; its value is of no meaning.
+        weight: the site's credit less its baseline, in nats, without gradient.
+        score: log density in nats, of the same shape.
         auxiliary: scalar loss of the estimator's own parameters, or None.
     """
 
-    term: Tensor
+    weight: Tensor
+    score: Tensor
     auxiliary: Tensor | None = None
 
 

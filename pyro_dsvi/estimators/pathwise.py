@@ -47,4 +47,4 @@ class Pathwise(Estimator):
         return partial_score(q, value)
 
     def surrogate(self, visit: Visit) -> Surrogate:
-        return Surrogate(visit.share * (visit.credit * visit.score).sum())
+        return Surrogate(visit.credit, visit.score)

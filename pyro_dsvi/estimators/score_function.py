@@ -10,7 +10,6 @@ References:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from pyro_dsvi.baselines import Baseline, Visit
@@ -63,10 +62,7 @@ class ScoreFunction(Estimator):
         return sampling_law(q).log_prob(value)
 
     def surrogate(self, visit: Visit) -> Surrogate:
-        credit, auxiliary = visit.credit, None
-        if self.baseline is not None:
-            credit = credit - self.baseline.predict(visit)
-            auxiliary = self.baseline.loss(visit)
-        # An element that answers for nothing sends nothing, whatever its density (0 times NaN).
-        heard = torch.where(credit == 0, torch.zeros_like(visit.score), credit * visit.score)
-        return Surrogate(visit.share * heard.sum(), auxiliary)
+        if self.baseline is None:
+            return Surrogate(visit.credit, visit.score)
+        weight = visit.credit - self.baseline.predict(visit)
+        return Surrogate(weight, visit.score, self.baseline.loss(visit))

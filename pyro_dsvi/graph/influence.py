@@ -24,7 +24,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.distributions import Distribution, Transform, constraints
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode,
+    _pop_mode,
+    _push_mode,
+)
 
 # Results that are no tensor and yet tell nothing of a tensor's content.
 _METADATA = frozenset(
@@ -40,6 +46,8 @@ _SHAPE_TELLS = frozenset(
     "nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave "
     "bincount".split()
 )
+_SHAPE_MAY_TELL = _SHAPE_TELLS | {"where", "__getitem__"}
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.Size, torch.dtype, torch.device)
 # A branch taken in here ends in an error or inside a distribution, whose tensors are read anyway.
 _HARMLESS_CALLERS = ("torch.distributions.", "pyro.distributions.")
 _MARK = "_dsvi_influence"
@@ -69,10 +77,6 @@ class Influence(TorchFunctionMode):
         """The site's own bit."""
         return self.bits.setdefault(site, 1 << len(self.bits))
 
-    def names(self, reach: int) -> frozenset[str]:
-        """Names of the sites in a bit set."""
-        return frozenset(name for name, bit in self.bits.items() if bit & reach)
-
     def drew(self, site: str, value: Tensor, reach: int, own: bool) -> None:
         """A latent was drawn from a distribution that ``reach`` had reached; marks its value.
 
@@ -95,20 +99,16 @@ class Influence(TorchFunctionMode):
         """Bit set of everything behind a tensor, distribution, number or container of these."""
         if isinstance(x, Tensor):
             return self._of_tensor(x)
-        if x is None or isinstance(x, (bool, int, float, complex, str, bytes, torch.Size)):
-            return 0
-        if isinstance(x, (torch.dtype, torch.device, type)):
+        if isinstance(x, _PLAIN):
             return 0
         if isinstance(x, (tuple, list, set, frozenset)):
             return self._union(x)
         if isinstance(x, dict):
             return self._union(x.values())
-        if isinstance(x, (torch.distributions.Distribution, torch.nn.Module)):
+        if isinstance(x, (Distribution, torch.nn.Module, constraints.Constraint)):
             return self._union(vars(x).values())
-        if isinstance(x, torch.distributions.Transform):
+        if isinstance(x, Transform):
             return self._union(v for k, v in vars(x).items() if k not in ("_inv", "_cached_x_y"))
-        if isinstance(x, torch.distributions.constraints.Constraint):
-            return self._union(vars(x).values())
         if isinstance(x, functools.partial):
             return self._union((x.func, x.args, x.keywords))
         if inspect.isbuiltin(x):
@@ -117,13 +117,31 @@ class Influence(TorchFunctionMode):
             return self.of(x.__defaults__) | self.of(x.__kwdefaults__)
         return self.drawn  # who knows what it holds
 
+    def pause(self) -> bool:
+        """Look away, unless another mode lies on top; whether it did so."""
+        on_top = _get_current_function_mode() is self
+        if on_top:
+            _pop_mode()
+        return on_top
+
+    def resume(self) -> None:
+        """Look again, after :meth:`pause`."""
+        _push_mode(self)
+
+    def mark_parts(self, q: Any, reach: int) -> None:
+        """Tensors that a distribution computed for itself meanwhile carry ``reach``."""
+        for part in vars(q).values():
+            if isinstance(part, Tensor) and getattr(part, _MARK, None) is None:
+                setattr(part, _MARK, (self._run, reach))
+
+    # -- following ---------------------------------------------------------------------------
+
     def _union(self, parts: Iterable[Any]) -> int:
         reach = 0
         for part in parts:
-            reach |= self.of(part)
+            if not isinstance(part, _PLAIN):
+                reach |= self.of(part)
         return reach
-
-    # -- following ---------------------------------------------------------------------------
 
     def _of_tensor(self, x: Tensor) -> int:
         mark = getattr(x, _MARK, None)
@@ -150,40 +168,38 @@ class Influence(TorchFunctionMode):
         return reach
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if kwargs is None:
-            kwargs = {}
-        if self.drawn == 0:  # nothing to follow yet, but outputs must count as seen
-            out = func(*args, **kwargs)
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        if not self.drawn:  # nothing to follow yet, but what is made counts as seen
             if isinstance(out, Tensor):
                 if getattr(out, _MARK, None) is None:
                     setattr(out, _MARK, _PAST)
             elif isinstance(out, (tuple, list)):
                 self._mark(out, 0)
             return out
-        # The inputs are read first: an operation in place changes what they carry.
         reach = self._of_arguments(args)
         if kwargs:
             reach |= self._of_arguments(kwargs.values())
-        out = func(*args, **kwargs)
-        if isinstance(out, Tensor):
-            if (args and out is args[0]) or out is kwargs.get("out"):
-                self._changed_in_place(out, reach)
-            else:
-                setattr(out, _MARK, (self._run, reach))
-            if reach and _shape_tells(func, args):
-                self.escaped |= reach
-        elif reach or isinstance(out, (tuple, list)):
-            self._not_a_tensor(func, args, out, reach)
+        if not isinstance(out, Tensor):
+            if reach or isinstance(out, (tuple, list)):
+                self._not_a_tensor(func, args, out, reach)
+        elif (args and out is args[0]) or (kwargs and out is kwargs.get("out")):
+            self._changed_in_place(out, reach)
+        else:
+            setattr(out, _MARK, (self._run, reach))
+            if reach:
+                name = getattr(func, "__name__", "")
+                if name in _SHAPE_MAY_TELL and _shape_tells(name, args):
+                    self.escaped |= reach
         return out
 
     def _not_a_tensor(self, func, args, out, reach: int) -> None:
         name = getattr(func, "__name__", "")
         if isinstance(out, (tuple, list)) and any(isinstance(x, Tensor) for x in out):
             self._mark(out, reach)
-        elif out is None and name not in _METADATA and args and isinstance(args[0], Tensor):
-            self._changed_in_place(args[0], reach)
+        elif name in _METADATA or isinstance(out, tuple):
             return
-        elif name in _METADATA or isinstance(out, (torch.Size, tuple)):
+        elif out is None and args and isinstance(args[0], Tensor):
+            self._changed_in_place(args[0], reach)
             return
         if name in _SHAPE_TELLS or not isinstance(out, (tuple, list)) or name == "tolist":
             caller = sys._getframe(2).f_globals.get("__name__", "")
@@ -198,13 +214,14 @@ class Influence(TorchFunctionMode):
                 self._mark(out, reach)
 
     def _changed_in_place(self, x: Tensor, reach: int) -> None:
-        reach |= self._of_tensor(x)
-        setattr(x, _MARK, (self._run, reach))
-        if reach:
-            storage = _storage(x)
-            before = self._mutated.get(storage, (0, x))[0]
-            # Holding x keeps the storage's address from being used again within this run.
-            self._mutated[storage] = (before | reach, x)
+        before = self._of_tensor(x)
+        if reach | before == before:
+            return
+        setattr(x, _MARK, (self._run, reach | before))
+        storage = _storage(x)
+        known = self._mutated.get(storage, (0, x))[0]
+        # Holding x keeps the storage's address from being used again within this run.
+        self._mutated[storage] = (known | reach | before, x)
 
 
 def _storage(x: Tensor) -> int:
@@ -214,12 +231,12 @@ def _storage(x: Tensor) -> int:
         return id(x)
 
 
-def _shape_tells(func, args) -> bool:
-    name = getattr(func, "__name__", "")
-    if name in _SHAPE_TELLS or (name == "where" and len(args) == 1):
-        return True
+def _shape_tells(name: str, args) -> bool:
+    """Whether the output's shape depends on the inputs' content."""
+    if name == "where":
+        return len(args) == 1
     if name != "__getitem__":
-        return False
+        return True
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
     return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in index)
 

@@ -246,7 +246,10 @@ def _declared(msg: Any, value: Tensor) -> Tensor:
     Raises:
         SiteMismatch: if one does not, and Pyro's validation is on; else it is summed.
     """
-    sizes = {f.dim: f.size for f in msg["cond_indep_stack"] if f.dim is not None}
+    stack = msg["cond_indep_stack"]
+    if not stack and value.dim() == 0:
+        return value
+    sizes = {f.dim: f.size for f in stack if f.dim is not None}
     shape = value.shape
     if len(shape) < -min(sizes, default=0):
         shape = torch.Size((1,) * (-min(sizes) - len(shape)) + tuple(shape))

@@ -134,7 +134,8 @@ class Assembler:
         return Assembled(total, self._with_terms(total, visits))
 
     def _total(self) -> Tensor:
-        return _sum([cost.value for run in self.runs for cost in run.costs]) / self.num_particles
+        total = _sum([cost.value for run in self.runs for cost in run.costs])
+        return total if self.num_particles == 1 else total / self.num_particles
 
     def _rivals(self, credit: Tensor) -> Tensor:
         if len(credit) < 2:  # a site that no other particle of a branching program reached
@@ -208,16 +209,23 @@ class Assembler:
         )
 
     def _with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
-        terms = [live]
+        weights, scores, losses = [], [], []
         for estimator, visit in visits:
-            term, auxiliary = estimator.surrogate(visit)
-            terms.append(term)
+            weight, score, auxiliary = estimator.surrogate(visit)
+            weight = weight.expand(score.shape)
+            weights.append((weight if visit.share == 1 else weight * visit.share).reshape(-1))
+            scores.append(score.reshape(-1))
             if auxiliary is not None:
-                terms.append(-auxiliary)
+                losses.append(-auxiliary)
         for estimator, visit in visits:
             if estimator.baseline is not None:
                 estimator.baseline.update(visit)
-        return _sum(terms)
+        if weights:
+            weight, score = _cat(weights), _cat(scores)
+            # An element that answers for nothing sends nothing, whatever its density: where a
+            # mask has silenced it, that may be 0 times NaN.
+            losses.append(torch.where(weight == 0, weight, weight * score).sum())
+        return _sum([live, *losses])
 
     def _score_norm(self, latent: Latent, rows: int) -> Tensor:
         """Squared norm of the score's gradient with respect to the distribution's parameters."""

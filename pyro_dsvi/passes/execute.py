@@ -93,7 +93,7 @@ class Executor:
         guide = Sample(
             self.choose, influence, follow_all=self.follow_all, subsamples=self._subsamples
         )
-        with guide, plate, following:
+        with following, guide, plate:
             self.guide(*self.args, **self.kwargs)
         guide.choices = {n: c for n, c in guide.choices.items() if n in guide.sites}
         if isinstance(poutine.unwrap(self.guide), poutine.messenger.Messenger):
@@ -106,7 +106,7 @@ class Executor:
         if gates:
             drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
         model = Score(drawn, guide.subsamples, influence)
-        with model, plate, following:
+        with following, model, plate:
             self.model(*self.args, **self.kwargs)
         self._subsamples.update(model.subsamples)
         _refuse_strangers(guide, model)

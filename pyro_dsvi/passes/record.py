@@ -49,18 +49,15 @@ class Record(Messenger):
 
     def _follow(self, msg: Any, influence: Influence) -> None:
         """Note what reaches the site's log density."""
-        law = self._reach_of_law(msg, influence)
-        self._drew(msg, law, influence)
+        law = self._reach_of_law_at(msg, influence)
         self.reach_of_law[msg["name"]] = law
         self.reach[msg["name"]] = law | influence.of(msg["value"])
 
-    def _drew(self, msg: Any, law: int, influence: Influence) -> None:
-        """A chance to mark a draw, whose law was reached by ``law``."""
-
-    def _reach_of_law(self, msg: Any, influence: Influence) -> int:
+    def _reach_of_law_at(self, msg: Any, influence: Influence) -> int:
         reach = influence.of(msg["fn"]) | influence.escaped
-        for part in (msg["args"], msg["kwargs"], msg["scale"], msg["mask"]):
-            reach |= influence.of(part)
+        for key in ("args", "kwargs", "scale", "mask"):
+            if msg[key] is not None and not isinstance(msg[key], float):
+                reach |= influence.of(msg[key])
         return reach
 
 

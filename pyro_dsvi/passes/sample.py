@@ -37,6 +37,7 @@ class Sample(Record):
         self.follow_all = follow_all
         self.given = subsamples or {}
         self.choices: dict[str, Choice] = {}
+        self._paused = False
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
@@ -47,6 +48,8 @@ class Sample(Record):
         if msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
             return
         choice = self.choices[name] = self.choose(name, msg["fn"], msg["infer"])
+        if self.influence is not None:
+            self._look_away(msg, self.influence)
         # Left to Pyro where the estimator draws as Pyro does, so that handlers may still step in.
         draws_itself = type(choice.estimator).draw is not Estimator.draw
         if draws_itself and not msg["done"] and msg["value"] is None:
@@ -59,13 +62,31 @@ class Sample(Record):
             del self.choices[msg["name"]]
         elif choice is not None and not choice.estimator.passes_gradient:
             msg["value"] = msg["value"].detach()
+        self._look_again()
         super()._pyro_post_sample(msg)
 
-    def _drew(self, msg: Any, law: int, influence: Influence) -> None:
+    def _follow(self, msg: Any, influence: Influence) -> None:
         choice = self.choices.get(msg["name"])
         if choice is not None:
+            law = self._reach_of_law_at(msg, influence)
             own = self.follow_all or choice.estimator.needs_credit(msg["fn"])
             influence.drew(msg["name"], msg["value"], law, own)
+        super()._follow(msg, influence)
+
+    def _look_away(self, msg: Any, influence: Influence) -> None:
+        """What happens inside the draw need not be followed: all of it carries the law's reach."""
+        self._drawing = (msg["fn"], influence.of(msg["fn"]))
+        self._paused = influence.pause()
+
+    def _look_again(self) -> None:
+        if self._paused and self.influence is not None:
+            self.influence.resume()
+            self.influence.mark_parts(*self._drawing)
+            self._paused = False
+
+    def __exit__(self, *error: Any) -> None:
+        self._look_again()
+        super().__exit__(*error)
 
 
 def reuse(msg: Any, earlier: Any) -> None:
