@@ -46,11 +46,19 @@ _SHAPE_TELLS = frozenset(
     "nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave "
     "bincount".split()
 )
-_SHAPE_MAY_TELL = _SHAPE_TELLS | {"where", "__getitem__"}
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.Size, torch.dtype, torch.device)
+_SHAPE_MAY_TELL = frozenset(
+    getattr(room, name)
+    for room in (torch, Tensor)
+    for name in (*_SHAPE_TELLS, "where", "__getitem__")
+    if hasattr(room, name)
+)
+_PLAIN = frozenset(
+    (bool, int, float, complex, str, bytes, type(None), type, torch.Size, torch.dtype, torch.device)
+)
 # A branch taken in here ends in an error or inside a distribution, whose tensors are read anyway.
 _HARMLESS_CALLERS = ("torch.distributions.", "pyro.distributions.")
 _MARK = "_dsvi_influence"
+_Size = torch.Size
 _PAST = (None, 0)
 
 
@@ -77,7 +85,7 @@ class Influence(TorchFunctionMode):
         """The site's own bit."""
         return self.bits.setdefault(site, 1 << len(self.bits))
 
-    def drew(self, site: str, value: Tensor, reach: int, own: bool) -> None:
+    def drew(self, site: str, value: Tensor, reach: int, own: bool) -> int:
         """A latent was drawn from a distribution that ``reach`` had reached; marks its value.
 
         Args:
@@ -85,11 +93,15 @@ class Influence(TorchFunctionMode):
             value: the draw.
             reach: what reached its distribution.
             own: whether the latent itself is followed from here on.
+
+        Returns:
+            What the value carries.
         """
         if own:
             reach |= self.bit(site)
         self.drawn |= reach
         setattr(value, _MARK, (self._run, reach))
+        return reach
 
     def same(self, copy: Tensor, original: Tensor) -> None:
         """``copy`` carries what ``original`` carries."""
@@ -97,16 +109,16 @@ class Influence(TorchFunctionMode):
 
     def of(self, x: Any) -> int:
         """Bit set of everything behind a tensor, distribution, number or container of these."""
+        if type(x) in _PLAIN or isinstance(x, type):
+            return 0
         if isinstance(x, Tensor):
             return self._of_tensor(x)
-        if isinstance(x, _PLAIN):
-            return 0
+        if isinstance(x, (Distribution, torch.nn.Module, constraints.Constraint)):
+            return self._union(vars(x).values())
         if isinstance(x, (tuple, list, set, frozenset)):
             return self._union(x)
         if isinstance(x, dict):
             return self._union(x.values())
-        if isinstance(x, (Distribution, torch.nn.Module, constraints.Constraint)):
-            return self._union(vars(x).values())
         if isinstance(x, Transform):
             return self._union(v for k, v in vars(x).items() if k not in ("_inv", "_cached_x_y"))
         if isinstance(x, functools.partial):
@@ -139,7 +151,10 @@ class Influence(TorchFunctionMode):
     def _union(self, parts: Iterable[Any]) -> int:
         reach = 0
         for part in parts:
-            if not isinstance(part, _PLAIN):
+            kind = type(part)
+            if kind is Tensor:
+                reach |= self._of_tensor(part)
+            elif kind not in _PLAIN:
                 reach |= self.of(part)
         return reach
 
@@ -159,7 +174,10 @@ class Influence(TorchFunctionMode):
     def _of_arguments(self, arguments: Iterable[Any]) -> int:
         reach = 0
         for argument in arguments:
-            if isinstance(argument, Tensor):
+            kind = type(argument)
+            if kind in _PLAIN:
+                continue
+            if kind is Tensor or isinstance(argument, Tensor):
                 reach |= self._of_tensor(argument)
             elif isinstance(argument, (tuple, list)):
                 reach |= self._of_arguments(argument)
@@ -169,16 +187,40 @@ class Influence(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **kwargs) if kwargs else func(*args)
-        if not self.drawn:  # nothing to follow yet, but what is made counts as seen
-            if isinstance(out, Tensor):
-                if getattr(out, _MARK, None) is None:
-                    setattr(out, _MARK, _PAST)
-            elif isinstance(out, (tuple, list)):
-                self._mark(out, 0)
+        if type(out) is _Size:
             return out
-        reach = self._of_arguments(args)
-        if kwargs:
-            reach |= self._of_arguments(kwargs.values())
+        if kwargs or self._mutated or not self.drawn:
+            self._follow(func, args, kwargs or {}, out)
+            return out
+        # The same as _follow for the usual operation, without a call: this is the hot path.
+        run, reach = self._run, 0
+        for x in args:
+            kind = type(x)
+            if kind is Tensor:
+                mark = getattr(x, _MARK, None)
+                if mark is None:
+                    reach |= self._of_tensor(x)
+                elif mark[0] is run:
+                    reach |= mark[1]
+            elif kind not in _PLAIN:
+                reach |= self._of_arguments((x,))
+        if type(out) is Tensor and args and out is not args[0] and func not in _SHAPE_MAY_TELL:
+            out._dsvi_influence = (run, reach)
+        else:
+            self._mark_result(func, args, {}, out, reach)
+        return out
+
+    def _follow(self, func, args, kwargs, out) -> None:
+        if self.drawn:
+            reach = self._of_arguments(args) | self._of_arguments(kwargs.values())
+            self._mark_result(func, args, kwargs, out, reach)
+        elif isinstance(out, Tensor):  # nothing to follow yet, but what is made counts as seen
+            if getattr(out, _MARK, None) is None:
+                setattr(out, _MARK, _PAST)
+        elif isinstance(out, (tuple, list)):
+            self._mark(out, 0)
+
+    def _mark_result(self, func, args, kwargs, out, reach: int) -> None:
         if not isinstance(out, Tensor):
             if reach or isinstance(out, (tuple, list)):
                 self._not_a_tensor(func, args, out, reach)
@@ -186,11 +228,8 @@ class Influence(TorchFunctionMode):
             self._changed_in_place(out, reach)
         else:
             setattr(out, _MARK, (self._run, reach))
-            if reach:
-                name = getattr(func, "__name__", "")
-                if name in _SHAPE_MAY_TELL and _shape_tells(name, args):
-                    self.escaped |= reach
-        return out
+            if reach and func in _SHAPE_MAY_TELL and _shape_tells(func.__name__, args):
+                self.escaped |= reach
 
     def _not_a_tensor(self, func, args, out, reach: int) -> None:
         name = getattr(func, "__name__", "")
@@ -202,8 +241,7 @@ class Influence(TorchFunctionMode):
             self._changed_in_place(args[0], reach)
             return
         if name in _SHAPE_TELLS or not isinstance(out, (tuple, list)) or name == "tolist":
-            caller = sys._getframe(2).f_globals.get("__name__", "")
-            if not caller.startswith(_HARMLESS_CALLERS):
+            if not _caller().startswith(_HARMLESS_CALLERS):
                 self.escaped |= reach
 
     def _mark(self, outputs: Iterable[Any], reach: int) -> None:
@@ -222,6 +260,14 @@ class Influence(TorchFunctionMode):
         known = self._mutated.get(storage, (0, x))[0]
         # Holding x keeps the storage's address from being used again within this run.
         self._mutated[storage] = (known | reach | before, x)
+
+
+def _caller() -> str:
+    """Name of the module that called the torch function at hand."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return "" if frame is None else frame.f_globals.get("__name__", "")
 
 
 def _storage(x: Tensor) -> int:

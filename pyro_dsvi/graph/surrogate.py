@@ -212,9 +212,10 @@ class Assembler:
         weights, scores, losses = [], [], []
         for estimator, visit in visits:
             weight, score, auxiliary = estimator.surrogate(visit)
-            weight = weight.expand(score.shape)
-            weights.append((weight if visit.share == 1 else weight * visit.share).reshape(-1))
-            scores.append(score.reshape(-1))
+            if weight.shape != score.shape:
+                weight = weight.expand(score.shape)
+            weights.append(_flat(weight if visit.share == 1 else weight * visit.share))
+            scores.append(_flat(score))
             if auxiliary is not None:
                 losses.append(-auxiliary)
         for estimator, visit in visits:
@@ -243,6 +244,10 @@ class Assembler:
             square = gradient.square()
             total = total + (square.flatten(-extra).sum(-1) if extra > 0 else square)
         return self.layout.arrange(total, rows)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x if x.dim() == 1 else x.reshape(-1)
 
 
 def _cat(parts: list[Tensor]) -> Tensor:

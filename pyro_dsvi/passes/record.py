@@ -49,16 +49,17 @@ class Record(Messenger):
 
     def _follow(self, msg: Any, influence: Influence) -> None:
         """Note what reaches the site's log density."""
-        law = self._reach_of_law_at(msg, influence)
+        law = self._reach_of_law(msg, influence, influence.of(msg["fn"]))
         self.reach_of_law[msg["name"]] = law
         self.reach[msg["name"]] = law | influence.of(msg["value"])
 
-    def _reach_of_law_at(self, msg: Any, influence: Influence) -> int:
-        reach = influence.of(msg["fn"]) | influence.escaped
+    def _reach_of_law(self, msg: Any, influence: Influence, reach: int) -> int:
+        """What reaches a site's distribution, arguments, scale and mask."""
         for key in ("args", "kwargs", "scale", "mask"):
-            if msg[key] is not None and not isinstance(msg[key], float):
-                reach |= influence.of(msg[key])
-        return reach
+            part = msg[key]
+            if part is not None and type(part) is not float:
+                reach |= influence.of(part)
+        return reach | influence.escaped
 
 
 def _refuse_empty(msg: Any) -> None:

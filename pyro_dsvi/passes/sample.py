@@ -67,11 +67,16 @@ class Sample(Record):
 
     def _follow(self, msg: Any, influence: Influence) -> None:
         choice = self.choices.get(msg["name"])
-        if choice is not None:
-            law = self._reach_of_law_at(msg, influence)
-            own = self.follow_all or choice.estimator.needs_credit(msg["fn"])
-            influence.drew(msg["name"], msg["value"], law, own)
-        super()._follow(msg, influence)
+        if choice is None:
+            super()._follow(msg, influence)
+            return
+        q, reach = self._drawing
+        if q is not msg["fn"]:  # a handler further out put another distribution in its place
+            reach |= influence.of(msg["fn"])
+        law = self._reach_of_law(msg, influence, reach)
+        own = self.follow_all or choice.estimator.needs_credit(msg["fn"])
+        self.reach_of_law[msg["name"]] = law
+        self.reach[msg["name"]] = influence.drew(msg["name"], msg["value"], law, own)
 
     def _look_away(self, msg: Any, influence: Influence) -> None:
         """What happens inside the draw need not be followed: all of it carries the law's reach."""
