@@ -5,10 +5,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from pyro.infer import ELBO
-from pyro.infer.util import torch_item
 from pyro.util import warn_if_nan
 from torch import Tensor
 
@@ -17,21 +15,18 @@ from pyro_dsvi.bounds import Bound
 from pyro_dsvi.errors import (
     BiasedEstimatorWarning,
     DSVIWarning,
-    IncompatibleSite,
     InvalidArgument,
-    LoopedParticlesWarning,
-    NotABoundWarning,
-    PlatesMergedWarning,
     SiteMismatch,
 )
 from pyro_dsvi.estimators import Bias, Estimator
 from pyro_dsvi.estimators.law import innermost
 from pyro_dsvi.graph.influence import know
+from pyro_dsvi.graph.remarks import remarks
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
 from pyro_dsvi.passes.announce import announce
 from pyro_dsvi.passes.execute import Execution, Executor
-from pyro_dsvi.passes.probe import nesting_of, objection_to_broadcasting
-from pyro_dsvi.strategy import Choice, Default, Everywhere, Strategy, per_site
+from pyro_dsvi.passes.particles import Particles
+from pyro_dsvi.strategy import Choice, Default, Everywhere, Strategy, per_site, table
 
 Program = Callable[..., Any]
 
@@ -146,9 +141,7 @@ class Objective(ELBO, torch.nn.Module):
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate of the negative bound, in nats; nothing is learnt from it."""
         assembled, _ = self._step(model, guide, args, kwargs)
-        loss = -torch_item(assembled.value)
-        warn_if_nan(loss, "loss")
-        return loss
+        return _negative(assembled.value)
 
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
@@ -162,16 +155,12 @@ class Objective(ELBO, torch.nn.Module):
         surrogate = assembled.surrogate
         return -assembled.value.detach() - (surrogate - surrogate.detach())
 
-    def loss_and_grads(
-        self, model: Program, guide: Program, *args: Any, **kwargs: Any
-    ) -> float:
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate of the negative bound in nats; adds its gradient to the parameters'."""
         assembled, _ = self._step(model, guide, args, kwargs)
         if assembled.surrogate.requires_grad:
             (-assembled.surrogate).backward()
-        loss = -torch_item(assembled.value)
-        warn_if_nan(loss, "loss")
-        return loss
+        return _negative(assembled.value)
 
     def _get_trace(self, model, guide, args, kwargs):
         raise NotImplementedError("dsvi objectives read the programs by passes of their own")
@@ -187,17 +176,9 @@ class Objective(ELBO, torch.nn.Module):
         with torch.no_grad():
             _, executions = self._step(model, guide, args, kwargs)
         choices = {n: c for execution in executions for n, c in execution.guide.choices.items()}
-        rows = [("site", "estimator", "baseline", "bias", "why")]
-        for name, choice in choices.items():
-            estimator = choice.estimator
-            baseline = type(estimator.baseline).__name__ if estimator.baseline else "-"
-            kind = type(estimator).__name__
-            rows.append((name, kind, baseline, estimator.bias.value, choice.reason))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         densities = "frozen" if self.frozen else "live"
-        print(f"{self.bound!r}, particles: {self.num_particles}, guide's densities: {densities}")
-        for row in rows:
-            print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+        head = f"{self.bound!r}, particles: {self.num_particles}, guide's densities: {densities}"
+        print(f"{head}\n{table(choices)}")  # noqa: T201  that is what it is for
         return choices
 
     # -- one step ------------------------------------------------------------------------------
@@ -205,7 +186,7 @@ class Objective(ELBO, torch.nn.Module):
     def _step(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Assembled, list[Execution]]:
-        nesting = self._prepare(model, guide, args, kwargs)
+        nesting = self._nesting(model, guide, args, kwargs)
         learning = torch.is_grad_enabled()
         follow_all = not self.bound.additive or self.analytic_kl
         executor = Executor(
@@ -236,35 +217,22 @@ class Objective(ELBO, torch.nn.Module):
             announce(self.baselines)
         else:
             assembled = assembler.evaluate()
-        self._warn_of_bundles(assembled, assembler)
+        if self.num_particles > 1:
+            for remark in remarks(self.bound, assembled.bundles, runs, assembler.layout):
+                self._say_once(*remark)
         return assembled, executions
 
-    def _prepare(self, model, guide, args, kwargs) -> int | None:
+    def _nesting(self, model, guide, args, kwargs) -> int | None:
         """Plate dimensions if particles go side by side, None if they go one by one."""
         know(args, kwargs, budget=2000)
         if self._known is None or self._known[0] != model or self._known[1] != guide:
-            know(model, guide, vars(pyro.get_param_store()))
+            particles = Particles(
+                self.num_particles, self.vectorize_particles, self.max_plate_nesting
+            )
+            nesting = particles.nesting(model, guide, args, kwargs, self._say_once)
             self._choices.clear()
-            self._known = (model, guide, self._particles_nesting(model, guide, args, kwargs))
+            self._known = (model, guide, nesting)
         return self._known[2]
-
-    def _particles_nesting(self, model, guide, args, kwargs) -> int | None:
-        if self.num_particles == 1 or self.vectorize_particles is False:
-            return None
-        nesting = self.max_plate_nesting
-        if not math.isfinite(nesting):
-            nesting = nesting_of(model, guide, args, kwargs)
-        if self.vectorize_particles is None:
-            objection = objection_to_broadcasting(model, guide, args, kwargs, int(nesting))
-            if objection is not None:
-                self._say_once(
-                    LoopedParticlesWarning,
-                    f"the {self.num_particles} particles are run in a loop, since the program does "
-                    f"not broadcast over them: {objection}; pass vectorize_particles=False to "
-                    "choose the loop, or write the program for batches",
-                )
-                return None
-        return int(nesting)
 
     def _choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
         given = infer.get("estimator")
@@ -295,7 +263,7 @@ class Objective(ELBO, torch.nn.Module):
         ):
             return
         key = "at " + name.replace(".", "/")  # a module's name may not hold a dot
-        previous = self.baselines[key] if key in self.baselines else None
+        previous = dict(self.baselines.items()).get(key)
         if isinstance(previous, Baseline):
             baseline.inherit(previous)
         self.baselines[key] = baseline
@@ -309,29 +277,6 @@ class Objective(ELBO, torch.nn.Module):
             )
         self._said.add("names")
 
-    def _warn_of_bundles(self, assembled: Assembled, assembler: Assembler) -> None:
-        if self.num_particles == 1:
-            return
-        for bundle in assembled.bundles:
-            if not bundle.merged:
-                continue
-            plates = ", ".join(repr(name) for name in sorted(bundle.merged))
-            outside = ", ".join(repr(name) for name in assembler.outside(bundle))
-            self._say_once(
-                PlatesMergedWarning,
-                f"{type(self.bound).__name__}: the elements of plate {plates} stand under one bound "
-                f"together, because site {outside} lies outside and ties them; for a bound per "
-                "element sample it inside the plate",
-            )
-            scaled = [n for n in sorted(bundle.merged) if assembler.layout.plates[n].scale != 1]
-            if scaled:
-                self._say_once(
-                    NotABoundWarning,
-                    f"{type(self.bound).__name__}: plate {scaled[0]!r} is subsampled and merged, so "
-                    "its scale stands inside the logarithm and the estimate is no bound on the log "
-                    "evidence; use dsvi.bounds.Evidence() or the whole data",
-                )
-
     def _say_once(self, category: type[Warning], message: str) -> None:
         if message not in self._said:
             self._said.add(message)
@@ -341,3 +286,8 @@ class Objective(ELBO, torch.nn.Module):
         state = self.__dict__.copy()
         state.update(_known=None, _choices={}, _follow=True)
         return state
+
+
+def _negative(value: Tensor) -> float:
+    warn_if_nan(value, "loss")
+    return -value.item()

@@ -25,9 +25,7 @@ class ScoreFunctionELBO(Objective):
     """
 
     def __init__(self, baseline: Baseline | None = None, **options: Any) -> None:
-        super().__init__(
-            bounds.Evidence(), default=Everywhere(ScoreFunction(baseline)), **options
-        )
+        super().__init__(bounds.Evidence(), default=Everywhere(ScoreFunction(baseline)), **options)
 
 
 class PathwiseELBO(Objective):

@@ -29,6 +29,19 @@ class Choice:
     reason: str
 
 
+def table(choices: Mapping[str, Choice]) -> str:
+    """The choices as text: site, estimator, baseline, bias and reason, one line a site."""
+    rows = [("site", "estimator", "baseline", "bias", "why")]
+    for name, choice in choices.items():
+        estimator = choice.estimator
+        baseline = type(estimator.baseline).__name__ if estimator.baseline is not None else "-"
+        kind = type(estimator).__name__
+        rows.append((name, kind, baseline, estimator.bias.value, choice.reason))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in cells)
+
+
 def per_site(q: Any, num_particles: int) -> tuple[Estimator, str]:
     """Pathwise where the distribution can, else the score function with leave-one-out."""
     name = type(q).__name__
@@ -117,7 +130,8 @@ class Strategy:
     def _admit(self, estimator: Any, where: str, kind: type[Exception]) -> None:
         if not isinstance(estimator, Estimator):
             raise kind(
-                f"{where}: expected an estimator, got {estimator!r}; e.g. dsvi.estimators.Pathwise()"
+                f"{where}: expected an estimator, got {estimator!r}; "
+                "e.g. dsvi.estimators.Pathwise()"
             )
         baseline = estimator.baseline
         if baseline is not None and baseline.min_particles > self.num_particles:

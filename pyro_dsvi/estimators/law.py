@@ -65,11 +65,11 @@ def partial_score(q: Any, value: Tensor) -> Tensor:
         n = q.reinterpreted_batch_ndims
         return part.flatten(-n).sum(-1) if n else part
     if isinstance(q, TransformedDistribution):
-        events = q.base_dist.event_dim
+        base: Any = q.base_dist
         for transform in reversed(q.transforms):
-            value = transform.inv(value)
-        part = partial_score(q.base_dist, value)
-        extra = part.dim() - (value.dim() - max(events, q.event_dim))
+            value = transform.inv(value)  # pyright: ignore[reportAssignmentType]
+        part = partial_score(base, value)
+        extra = len(base.batch_shape) - len(q.batch_shape)
         return part.flatten(-extra).sum(-1) if extra > 0 else part
     return q.score_parts(value).score_function
 

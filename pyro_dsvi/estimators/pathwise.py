@@ -1,7 +1,7 @@
 r"""The pathwise estimator: differentiate through the draw.
 
-.. math:: z = g(\varphi, \varepsilon), \qquad
-    \nabla_\varphi \mathbb{E}_{q_\varphi}[f(z)] = \mathbb{E}_\varepsilon[\nabla_\varphi f(g(\varphi, \varepsilon))]
+.. math:: z = g(\varphi, \varepsilon), \qquad \nabla_\varphi \mathbb{E}_{q_\varphi}[f(z)]
+    = \mathbb{E}_\varepsilon[\nabla_\varphi f(g(\varphi, \varepsilon))]
 
 A partly reparameterised distribution (a rejection sampler, say) keeps its second term, the credit
 times the gradient of the part that the path leaves out.

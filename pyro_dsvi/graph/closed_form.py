@@ -192,9 +192,7 @@ def _slices(terms: _Terms, auxiliary: Cost) -> dict[str, slice] | None:
     return slices if start == size else None
 
 
-def _expected(
-    weight: Cost, value: Tensor, at: Cost, reach: int, terms: _Terms, drawn: str
-) -> Cost:
+def _expected(weight: Cost, value: Tensor, at: Cost, reach: int, terms: _Terms, drawn: str) -> Cost:
     """A cost whose draw has been integrated out."""
     value = scale_and_mask(value, weight.scale, weight.mask)
     bit = terms.run.latents[drawn].bit | terms.run.latents[weight.site].bit

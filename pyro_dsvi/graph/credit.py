@@ -34,28 +34,25 @@ def downstream_credits(run: Run, layout: Layout) -> dict[str, Tensor]:
         stacks = {plates: _stack(group, run, layout) for plates, group in costs.items()}
     credit: dict[str, Tensor] = {}
     for target, group in latents.items():
-        total: Tensor | None = None
         bits = tuple(latent.bit for latent in group)
+        parts = []
         for plates, stack in stacks.items():
-            reduced = layout.sum_to(stack, plates, target)
             reaches = tuple(cost.reach for cost in costs[plates])
-            part = _masked_sum(bits, reaches, reduced)
-            total = part if total is None else total + part
-        shape = _shape(group[0], run, layout)
-        for latent, row in zip(group, total.expand(len(group), *shape), strict=True):
-            credit[latent.site] = row
+            parts.append(_masked_sum(bits, reaches, layout.sum_to(stack, plates, target)))
+        shape = torch.broadcast_shapes(*(part.shape for part in parts))
+        shape = torch.broadcast_shapes(shape, _shape(group[0], run, layout))
+        total = sum(parts[1:], parts[0]).expand(shape)
+        credit.update((latent.site, row) for latent, row in zip(group, total, strict=True))
     return credit
 
 
 def _stack(group: list[Cost], run: Run, layout: Layout) -> Tensor:
     """Costs that live in the same plates, as one tensor ``[costs, rows, *plates]``."""
     values = [cost.value for cost in group]
-    if len({(value.shape, value.device) for value in values}) == 1:
-        stack = torch.stack(values)
-        arranged = layout.arrange(values[0], run.rows).shape
-        return stack.reshape(len(values), *arranged) if stack[0].numel() == arranged.numel() else (
-            torch.stack([layout.arrange(value, run.rows) for value in values])
-        )
+    alike = len({(value.shape, value.device) for value in values}) == 1
+    arranged = layout.arrange(values[0], run.rows).shape
+    if alike and values[0].shape.numel() == arranged.numel():
+        return torch.stack(values).reshape(len(values), *arranged)
     return torch.stack([layout.arrange(value, run.rows) for value in values])
 
 
@@ -84,5 +81,5 @@ def _influences(
 
 
 def _shape(latent: Latent, run: Run, layout: Layout) -> torch.Size:
-    with torch.no_grad():
-        return layout.arrange(latent.score, run.rows).shape
+    assert latent.score is not None  # only latents with a score are asked for
+    return layout.arrange(latent.score.detach(), run.rows).shape

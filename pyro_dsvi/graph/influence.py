@@ -19,6 +19,7 @@ References:
 import functools
 import inspect
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,17 +35,20 @@ from torch.overrides import (
 
 # Results that are no tensor and yet tell nothing of a tensor's content.
 _METADATA = frozenset(
-    "size dim ndimension stride numel nelement __len__ is_floating_point is_complex is_signed "
-    "get_device is_contiguous is_same_size element_size storage_offset type result_type can_cast "
-    "promote_types dim_order __get__ __hash__ requires_grad_ register_hook backward retain_grad "
-    "__dlpack_device__ _is_view is_set_to is_inference is_pinned is_shared __set__ "
-    "_set_grad_enabled set_grad_enabled broadcast_shapes is_tensor _has_compatible_shallow_copy_type "
-    "__repr__ __format__ manual_seed".split()
+    """
+    size dim ndimension stride numel nelement __len__ dim_order storage_offset element_size
+    type result_type can_cast promote_types is_floating_point is_complex is_signed is_contiguous
+    is_same_size is_set_to is_inference is_pinned is_shared is_tensor get_device
+    broadcast_shapes __dlpack_device__ __get__ __set__ __hash__ __repr__ __format__
+    requires_grad_ retain_grad register_hook backward
+    set_grad_enabled _set_grad_enabled _is_view _has_compatible_shallow_copy_type manual_seed
+    """.split()  # noqa: SIM905  a list of words reads better as words
 )
 # Results whose very shape tells of content.
 _SHAPE_TELLS = frozenset(
-    "nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave "
-    "bincount".split()
+    """
+    nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave bincount
+    """.split()  # noqa: SIM905
 )
 _SHAPE_MAY_TELL = frozenset(
     getattr(room, name)
@@ -59,7 +63,7 @@ _PLAIN = frozenset(
 _HARMLESS_CALLERS = ("torch.distributions.", "pyro.distributions.")
 _MARK = "_dsvi_influence"
 _Size = torch.Size
-_PAST = (None, 0)
+_PAST = (0, 0)
 
 
 class Influence(TorchFunctionMode):
@@ -76,7 +80,7 @@ class Influence(TorchFunctionMode):
         self.bits: dict[str, int] = {} if bits is None else bits
         self.drawn = 0
         self.escaped = 0
-        self._run = object()
+        self._run = time.monotonic_ns()  # told apart from earlier runs; a plain number can be saved
         self._mutated: dict[int, tuple[int, Tensor]] = {}
 
     # -- what passes ask and tell ------------------------------------------------------------
@@ -205,7 +209,7 @@ class Influence(TorchFunctionMode):
             elif kind not in _PLAIN:
                 reach |= self._of_arguments((x,))
         if type(out) is Tensor and args and out is not args[0] and func not in _SHAPE_MAY_TELL:
-            out._dsvi_influence = (run, reach)
+            setattr(out, _MARK, (run, reach))
         else:
             self._mark_result(func, args, {}, out, reach)
         return out
@@ -240,9 +244,9 @@ class Influence(TorchFunctionMode):
         elif out is None and args and isinstance(args[0], Tensor):
             self._changed_in_place(args[0], reach)
             return
-        if name in _SHAPE_TELLS or not isinstance(out, (tuple, list)) or name == "tolist":
-            if not _caller().startswith(_HARMLESS_CALLERS):
-                self.escaped |= reach
+        content = not isinstance(out, (tuple, list)) or name in {"tolist", *_SHAPE_TELLS}
+        if content and not _caller().startswith(_HARMLESS_CALLERS):
+            self.escaped |= reach
 
     def _mark(self, outputs: Iterable[Any], reach: int) -> None:
         for out in outputs:

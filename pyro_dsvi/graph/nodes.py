@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from pyro.distributions.torch_distribution import MaskedDistribution
 from pyro.distributions.unit import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.estimators import Estimator, ScoreFunction
+from pyro_dsvi.estimators.law import sampling_law
 
 PARTICLES = "num_particles_vectorized"
 EVERYTHING = -1  # the bit set of all latents
@@ -74,7 +74,6 @@ class Latent:
             parameters, where a frozen pass has taken that gradient out; else None.
         plates: names of the plates it lives in.
         bit: its own bit in the costs' reach.
-        scale: the site's whole scale, subsampling included.
     """
 
     site: str
@@ -85,7 +84,6 @@ class Latent:
     own: Tensor | None
     plates: frozenset[str]
     bit: int
-    scale: Any
 
 
 @dataclass(eq=False, slots=True)
@@ -107,7 +105,7 @@ class Run:
     plates: dict[str, Plate] = field(default_factory=dict)
 
     def read_model(self, sites: Mapping[str, Any], reach: Mapping[str, int]) -> None:
-        """Add the model's log densities.
+        """Add the model's log densities; to be called after :meth:`read_guide`.
 
         Args:
             sites: messages of the model's sample sites.
@@ -117,6 +115,9 @@ class Run:
             if not _is_silent(msg):
                 log_p = scale_and_mask(_log_prob(msg), msg["scale"], msg["mask"])
                 self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
+        if any(latent.estimator is _OUTSIDE for latent in self.latents.values()):
+            for cost in self.costs:  # nobody saw where that draw went
+                cost.reach = EVERYTHING
 
     def read_guide(
         self,
@@ -143,30 +144,26 @@ class Run:
             estimator = estimators.get(name)
             if estimator is None and _is_draw_from_outside(msg):
                 estimator = _OUTSIDE
-            score = log_q = None
-            if estimator is not None and estimator.needs_credit(msg["fn"]):
-                outside = estimator is _OUTSIDE
-                score = msg["fn"].log_factor if outside else estimator.score(msg["fn"], msg["value"])
-                if not estimator.passes_gradient and not isinstance(msg["fn"], MaskedDistribution):
-                    log_q = score
-            own = None
-            if frozen is not None:
-                if score is not None and not additive:
-                    own = -scale_and_mask(score, msg["scale"], _whole_mask(msg))
-                log_q = _log_prob(frozen[name])
-            elif log_q is None and not _is_silent(msg):
-                log_q = _log_prob(msg)
-            if log_q is not None and not _is_silent(msg):
-                if score is not None and not estimator.passes_gradient and additive:
+            score = _score(msg, estimator)
+            if not _is_silent(msg):
+                source = msg if frozen is None else frozen[name]
+                by_score = score is not None and not _passes(estimator)
+                # Most often the density that the credit multiplies is that of the cost.
+                same = by_score and frozen is None and sampling_law(msg["fn"]) is msg["fn"]
+                log_q = score if score is not None and same else _log_prob(source)
+                if by_score and additive:
                     log_q = log_q.detach()
                 log_q = scale_and_mask(log_q, msg["scale"], msg["mask"])
                 self._add_cost(msg, True, -log_q, reach.get(name, EVERYTHING))
-            if estimator is not None:
-                plates = self._plates(msg)
-                bit = EVERYTHING if estimator is _OUTSIDE else bits.get(name, EVERYTHING)
-                self.latents[name] = Latent(
-                    name, estimator, msg["fn"], msg["value"], score, own, plates, bit, msg["scale"]
-                )
+            if estimator is None:
+                continue
+            own = None
+            if frozen is not None and score is not None and not additive:
+                own = -scale_and_mask(score, msg["scale"], _whole_mask(msg))
+            bit = EVERYTHING if estimator is _OUTSIDE else bits.get(name, EVERYTHING)
+            plates = self._plates(msg)
+            latent = Latent(name, estimator, msg["fn"], msg["value"], score, own, plates, bit)
+            self.latents[name] = latent
 
     def _add_cost(self, msg: Any, of_guide: bool, value: Tensor, reach: int) -> None:
         plates = self._plates(msg)
@@ -201,6 +198,19 @@ class Run:
                 full = frame.size if frame.full_size is None else frame.full_size
                 self.plates[name] = Plate(name, frame.dim, full / frame.size)
         return frozenset(names)
+
+
+def _passes(estimator: Estimator | None) -> bool:
+    return estimator is None or estimator.passes_gradient
+
+
+def _score(msg: Any, estimator: Estimator | None) -> Tensor | None:
+    """The log density that a draw's credit multiplies, if the draw needs credit."""
+    if estimator is None or not estimator.needs_credit(msg["fn"]):
+        return None
+    if estimator is _OUTSIDE:
+        return msg["fn"].log_factor
+    return estimator.score(msg["fn"], msg["value"])
 
 
 def _log_prob(msg: Any) -> Tensor:

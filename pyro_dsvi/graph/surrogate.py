@@ -101,18 +101,6 @@ class Assembler:
                     shape = tuple(mine.shape[mine.dim() - batch :])
                     by_site[site].gain = mine.reshape(shape + (1,) * event)
 
-    def outside(self, group: Bundle) -> list[str]:
-        """The sites of a group that lie outside the plates it merges."""
-        return sorted(
-            {
-                cost.site
-                for run in self.runs
-                for cost in run.costs
-                if group.merged - cost.plates and cost.reach & group.reach
-            }
-            & group.latents
-        )
-
     # -- bounds that are sums of costs -------------------------------------------------------
 
     def _additive(self) -> Assembled:
@@ -232,6 +220,7 @@ class Assembler:
         """Squared norm of the score's gradient with respect to the distribution's parameters."""
         parameters = [p for p in tensors_of(latent.q) if p.requires_grad]
         score = latent.score
+        assert score is not None  # only latents with a score are visited
         total = torch.zeros_like(score)
         if not parameters or not score.requires_grad:
             return self.layout.arrange(torch.ones_like(total), rows)

@@ -16,7 +16,7 @@ def announce(module: torch.nn.Module) -> None:
     if not am_i_wrapped():
         return
     for name, parameter in module.named_parameters():
-        parameter.unconstrained = weakref.ref(parameter)  # what SVI asks of a parameter
+        setattr(parameter, "unconstrained", weakref.ref(parameter))  # noqa: B010  SVI asks for it
         _param(parameter, name)
 
 

@@ -171,4 +171,3 @@ def _refuse_strangers(guide: Sample, model: Score) -> None:
                 f"site {name!r}: the guide samples it, but the model observes it; "
                 "remove it from the guide"
             )
-

@@ -67,5 +67,6 @@ def _refuse_empty(msg: Any) -> None:
     if plate.size == 0 or plate.subsample_size == 0:
         part = "size" if plate.size == 0 else "subsample_size"
         raise EmptyPlate(
-            f"plate {msg['name']!r} has {part} 0; skip the plate, or the step, where there is no data"
+            f"plate {msg['name']!r} has {part} 0; skip the plate, or the step, where there is "
+            "no data"
         )
