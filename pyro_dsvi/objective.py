@@ -178,7 +178,7 @@ class Objective(ELBO, torch.nn.Module):
         choices = {n: c for execution in executions for n, c in execution.guide.choices.items()}
         densities = "frozen" if self.frozen else "live"
         head = f"{self.bound!r}, particles: {self.num_particles}, guide's densities: {densities}"
-        print(f"{head}\n{table(choices)}")  # noqa: T201  that is what it is for
+        print(f"{head}\n{table(choices)}")
         return choices
 
     # -- one step ------------------------------------------------------------------------------
@@ -269,11 +269,14 @@ class Objective(ELBO, torch.nn.Module):
         self.baselines[key] = baseline
 
     def _check_names(self, executions: list[Execution]) -> None:
-        unknown = set(self.strategy.by_name) - {n for e in executions for n in e.guide.choices}
-        if unknown and "names" not in self._said:
-            known = sorted({n for e in executions for n in e.guide.choices})
+        if "names" in self._said:
+            return
+        known = {name for execution in executions for name in execution.guide.choices}
+        unknown = set(self.strategy.by_name) - known
+        if unknown:
             raise SiteMismatch(
-                f"estimators: the guide has no latent site {sorted(unknown)}; it has {known}"
+                f"estimators: the guide has no latent site {sorted(unknown)}; it has "
+                f"{sorted(known)}"
             )
         self._said.add("names")
 

@@ -21,15 +21,15 @@ from pyro_dsvi.graph.nodes import Cost, Latent, Run
 
 def downstream_credits(run: Run, layout: Layout) -> dict[str, Tensor]:
     """Credit of each latent of a run that needs it, in nats, shape ``[rows, *plates]``."""
-    costs: dict[frozenset[str], list[Cost]] = defaultdict(list)
-    for cost in run.costs:
-        costs[cost.plates].append(cost)
     latents: dict[frozenset[str], list[Latent]] = defaultdict(list)
     for latent in run.latents.values():
         if latent.score is not None:
             latents[latent.plates].append(latent)
     if not latents:
         return {}
+    costs: dict[frozenset[str], list[Cost]] = defaultdict(list)
+    for cost in sorted(run.costs, key=lambda cost: cost.of_guide):
+        costs[cost.plates].append(cost)
     with torch.no_grad():
         stacks = {plates: _stack(group, run, layout) for plates, group in costs.items()}
     credit: dict[str, Tensor] = {}
@@ -47,13 +47,17 @@ def downstream_credits(run: Run, layout: Layout) -> dict[str, Tensor]:
 
 
 def _stack(group: list[Cost], run: Run, layout: Layout) -> Tensor:
-    """Costs that live in the same plates, as one tensor ``[costs, rows, *plates]``."""
-    values = [cost.value for cost in group]
+    """Costs that live in the same plates, the guide's last: ``[costs, rows, *plates]``."""
+    values = [cost.log_density for cost in group]
     alike = len({(value.shape, value.device) for value in values}) == 1
     arranged = layout.arrange(values[0], run.rows).shape
     if alike and values[0].shape.numel() == arranged.numel():
-        return torch.stack(values).reshape(len(values), *arranged)
-    return torch.stack([layout.arrange(value, run.rows) for value in values])
+        stack = torch.stack(values).reshape(len(values), *arranged)
+    else:
+        stack = torch.stack([layout.arrange(value, run.rows) for value in values])
+    first_of_guide = sum(not cost.of_guide for cost in group)
+    stack[first_of_guide:].neg_()
+    return stack
 
 
 def _masked_sum(bits: tuple[int, ...], reaches: tuple[int, ...], stack: Tensor) -> Tensor:

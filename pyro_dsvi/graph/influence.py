@@ -42,13 +42,13 @@ _METADATA = frozenset(
     broadcast_shapes __dlpack_device__ __get__ __set__ __hash__ __repr__ __format__
     requires_grad_ retain_grad register_hook backward
     set_grad_enabled _set_grad_enabled _is_view _has_compatible_shallow_copy_type manual_seed
-    """.split()  # noqa: SIM905  a list of words reads better as words
+    """.split()
 )
 # Results whose very shape tells of content.
 _SHAPE_TELLS = frozenset(
     """
     nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave bincount
-    """.split()  # noqa: SIM905
+    """.split()
 )
 _SHAPE_MAY_TELL = frozenset(
     getattr(room, name)

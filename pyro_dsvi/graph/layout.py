@@ -30,7 +30,9 @@ class Layout:
         depth = max((-plate.dim for plate in plates.values()), default=0)
         if runs[0].nesting is not None:
             depth = runs[0].nesting
-        return cls(depth, plates, runs[0].costs[-1].value.device)
+        costs = runs[0].costs
+        device = costs[-1].log_density.device if costs else torch.device("cpu")
+        return cls(depth, plates, device)
 
     def arrange(self, x: Tensor, rows: int) -> Tensor:
         """A tensor in a program's batch shape, as ``[rows, *plates]``."""

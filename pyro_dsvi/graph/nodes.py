@@ -40,7 +40,7 @@ class Cost:
     Attributes:
         site: name of the site it comes from.
         of_guide: whether it is a density of the guide (it enters with a minus) or of the model.
-        value: the signed term in nats, scaled and masked, in the shape the program gave it.
+        log_density: log density in nats, scaled and masked, in the shape the program gave it.
         plates: names of the plates it lives in.
         reach: bit set of the latents that reach it.
         scale: the site's whole scale, subsampling included.
@@ -51,13 +51,18 @@ class Cost:
 
     site: str
     of_guide: bool
-    value: Tensor
+    log_density: Tensor
     plates: frozenset[str]
     reach: int
     scale: Any
     mask: Any
     law: Any
     drawn: Any
+
+    @property
+    def value(self) -> Tensor:
+        """The term itself, with its sign."""
+        return -self.log_density if self.of_guide else self.log_density
 
 
 @dataclass(eq=False, slots=True)
@@ -154,7 +159,7 @@ class Run:
                 if by_score and additive:
                     log_q = log_q.detach()
                 log_q = scale_and_mask(log_q, msg["scale"], msg["mask"])
-                self._add_cost(msg, True, -log_q, reach.get(name, EVERYTHING))
+                self._add_cost(msg, True, log_q, reach.get(name, EVERYTHING))
             if estimator is None:
                 continue
             own = None
@@ -165,14 +170,13 @@ class Run:
             latent = Latent(name, estimator, msg["fn"], msg["value"], score, own, plates, bit)
             self.latents[name] = latent
 
-    def _add_cost(self, msg: Any, of_guide: bool, value: Tensor, reach: int) -> None:
+    def _add_cost(self, msg: Any, of_guide: bool, log_density: Tensor, reach: int) -> None:
         plates = self._plates(msg)
-        value = _declared(msg, value)
         self.costs.append(
             Cost(
                 msg["name"],
                 of_guide,
-                value,
+                _declared(msg, log_density),
                 plates,
                 reach,
                 msg["scale"],

@@ -122,7 +122,10 @@ class Assembler:
         return Assembled(total, self._with_terms(total, visits))
 
     def _total(self) -> Tensor:
-        total = _sum([cost.value for run in self.runs for cost in run.costs])
+        costs = [cost for run in self.runs for cost in run.costs]
+        of_model = [cost.log_density for cost in costs if not cost.of_guide]
+        of_guide = [cost.log_density for cost in costs if cost.of_guide]
+        total = _sum(of_model) - _sum(of_guide) if of_guide else _sum(of_model)
         return total if self.num_particles == 1 else total / self.num_particles
 
     def _rivals(self, credit: Tensor) -> Tensor:
@@ -244,7 +247,9 @@ def _cat(parts: list[Tensor]) -> Tensor:
 
 
 def _sum(parts: list[Tensor]) -> Tensor:
-    """Sum of tensors of any shapes, as a scalar."""
+    """Sum of tensors of any shapes, as a scalar; zero if there are none."""
+    if not parts:
+        return torch.zeros(())
     flat = [part if part.dim() == 0 else part.sum() for part in parts]
     if len({(part.device, part.dtype) for part in flat}) == 1 and len(flat) > 2:
         return torch.stack(flat).sum()
