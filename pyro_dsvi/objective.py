@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO
-from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_dsvi.baselines import Baseline
@@ -151,7 +150,6 @@ class Objective(ELBO, torch.nn.Module):
         The loss of trained baselines is part of its gradient, not of its value.
         """
         assembled, _ = self._step(model, guide, args, kwargs)
-        warn_if_nan(assembled.value, "loss")
         surrogate = assembled.surrogate
         return -assembled.value.detach() - (surrogate - surrogate.detach())
 
@@ -292,5 +290,7 @@ class Objective(ELBO, torch.nn.Module):
 
 
 def _negative(value: Tensor) -> float:
-    warn_if_nan(value, "loss")
-    return -value.item()
+    loss = -value.item()
+    if math.isnan(loss):
+        warnings.warn("the loss is NaN", RuntimeWarning, stacklevel=3)
+    return loss
