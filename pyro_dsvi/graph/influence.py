@@ -39,7 +39,7 @@ _METADATA = frozenset(
     size dim ndimension stride numel nelement __len__ dim_order storage_offset element_size
     type result_type can_cast promote_types is_floating_point is_complex is_signed is_contiguous
     is_same_size is_set_to is_inference is_pinned is_shared is_tensor get_device
-    broadcast_shapes __dlpack_device__ __get__ __set__ __hash__ __repr__ __format__
+    broadcast_shapes __dlpack_device__ __get__ __set__ __hash__
     requires_grad_ retain_grad register_hook backward
     set_grad_enabled _set_grad_enabled _is_view _has_compatible_shallow_copy_type manual_seed
     """.split()

@@ -99,13 +99,13 @@ class Executor:
         if isinstance(poutine.unwrap(self.guide), poutine.messenger.Messenger):
             # such a guide runs a model of its own; only its draws are the guide's
             guide.sites = {name: guide.sites[name] for name in guide.choices}
-        self._subsamples = {**guide.subsamples}
+        self._subsamples.update(guide.subsamples)
 
         gates = self._gates(guide, influence)
         drawn = guide.sites
         if gates:
             drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
-        model = Score(drawn, guide.subsamples, influence)
+        model = Score(drawn, self._subsamples, influence)
         with following, model, plate:
             self.model(*self.args, **self.kwargs)
         self._subsamples.update(model.subsamples)

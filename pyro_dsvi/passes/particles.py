@@ -7,7 +7,7 @@ from typing import Any
 
 import pyro
 
-from pyro_dsvi.errors import LoopedParticlesWarning
+from pyro_dsvi.errors import InvalidArgument, LoopedParticlesWarning
 from pyro_dsvi.graph.influence import know
 from pyro_dsvi.passes.probe import nesting_of, objection_to_broadcasting
 
@@ -43,9 +43,15 @@ class Particles:
         know(model, guide, vars(pyro.get_param_store()))
         if self.number == 1 or self.vectorize is False:
             return None
-        nesting = self.max_plate_nesting
+        # Run once in the ordinary way in any case: a guide may set itself up in its first run.
+        found, nesting = nesting_of(model, guide, args, kwargs), self.max_plate_nesting
         if not math.isfinite(nesting):
-            nesting = nesting_of(model, guide, args, kwargs)
+            nesting = found
+        elif nesting < found:
+            raise InvalidArgument(
+                f"max_plate_nesting={nesting}, but the programs have {found} plate dimensions; "
+                "raise it, or leave it out to have it found"
+            )
         if self.vectorize is None:
             objection = objection_to_broadcasting(model, guide, args, kwargs, int(nesting))
             if objection is not None:
