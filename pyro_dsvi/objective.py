@@ -19,7 +19,7 @@ from pyro_dsvi.errors import (
 )
 from pyro_dsvi.estimators import Bias, Estimator
 from pyro_dsvi.estimators.law import innermost
-from pyro_dsvi.graph.influence import know
+from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.graph.remarks import remarks
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
 from pyro_dsvi.passes.announce import announce

@@ -44,10 +44,10 @@ def test_draws(name):
     seen[name] = draws()
 
 
-def test_drew_by_name():
+def test_draws_differ():
     assert all(one != other for one, other in zip(seen["one"], seen["other"]))
     # What a first run of test_draws[one] gives, whatever ran before it:
-    print("drawn", seen["one"])
+    print("\\ndrawn", seen["one"])
 
 
 @pytest.mark.cuda
@@ -59,13 +59,13 @@ def test_needs_a_gpu():
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeconftest(CONFTEST.read_text())
-    pytester.makepyfile(TESTS)
+    pytester.makepyfile(test_inner=TESTS)
     pytester.makeini("[pytest]\nmarkers = cuda")
     return pytester
 
 
 def run(suite: pytest.Pytester, *args: str) -> pytest.RunResult:
-    return suite.runpytest_subprocess("-p", "no:cacheprovider", "-s", "-rs", *args)
+    return suite.runpytest_inprocess("-p", "no:cacheprovider", "-s", "-rs", *args)
 
 
 def test_nothing_reaches_the_next_test(suite):

@@ -9,8 +9,7 @@ union of what its inputs carry, as a bit set with one bit a latent site.  Nothin
   depends on data), the sites behind it reach everything that is sampled or scored from then on.
 
 A tensor that existed before the run carries nothing.  Such tensors are known by having been seen
-in an earlier run, or by being found beforehand in the arguments, closures, globals, modules and
-parameters of the programs.
+in an earlier run, or by being found beforehand in what the programs can reach (``preexisting``).
 
 References:
     :cite:p:`wingate2013automated`, :cite:p:`schulman2015scg`
@@ -33,29 +32,8 @@ from torch.overrides import (
     _push_mode,
 )
 
-# Results that are no tensor and yet tell nothing of a tensor's content.
-_METADATA = frozenset(
-    """
-    size dim ndimension stride numel nelement __len__ dim_order storage_offset element_size
-    type result_type can_cast promote_types is_floating_point is_complex is_signed is_contiguous
-    is_same_size is_set_to is_inference is_pinned is_shared is_tensor get_device
-    broadcast_shapes __dlpack_device__ __get__ __set__ __hash__
-    requires_grad_ retain_grad register_hook backward
-    set_grad_enabled _set_grad_enabled _is_view _has_compatible_shallow_copy_type manual_seed
-    """.split()
-)
-# Results whose very shape tells of content.
-_SHAPE_TELLS = frozenset(
-    """
-    nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave bincount
-    """.split()
-)
-_SHAPE_MAY_TELL = frozenset(
-    getattr(room, name)
-    for room in (torch, Tensor)
-    for name in (*_SHAPE_TELLS, "where", "__getitem__")
-    if hasattr(room, name)
-)
+from pyro_dsvi.graph.leaks import METADATA, SHAPE_MAY_TELL, telling
+
 _PLAIN = frozenset(
     (bool, int, float, complex, str, bytes, type(None), type, torch.Size, torch.dtype, torch.device)
 )
@@ -187,6 +165,8 @@ class Influence(TorchFunctionMode):
                 reach |= self._of_arguments(argument)
             elif isinstance(argument, dict):
                 reach |= self._of_arguments(argument.values())
+            elif kind is slice:
+                reach |= self._of_arguments((argument.start, argument.stop, argument.step))
         return reach
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -208,7 +188,7 @@ class Influence(TorchFunctionMode):
                     reach |= mark[1]
             elif kind not in _PLAIN:
                 reach |= self._of_arguments((x,))
-        if type(out) is Tensor and args and out is not args[0] and func not in _SHAPE_MAY_TELL:
+        if type(out) is Tensor and args and out is not args[0] and func not in SHAPE_MAY_TELL:
             setattr(out, _MARK, (run, reach))
         else:
             self._mark_result(func, args, {}, out, reach)
@@ -219,33 +199,30 @@ class Influence(TorchFunctionMode):
             reach = self._of_arguments(args) | self._of_arguments(kwargs.values())
             self._mark_result(func, args, kwargs, out, reach)
         elif isinstance(out, Tensor):  # nothing to follow yet, but what is made counts as seen
-            if getattr(out, _MARK, None) is None:
-                setattr(out, _MARK, _PAST)
+            mark_as_past(out)
         elif isinstance(out, (tuple, list)):
             self._mark(out, 0)
 
     def _mark_result(self, func, args, kwargs, out, reach: int) -> None:
-        if not isinstance(out, Tensor):
-            if reach or isinstance(out, (tuple, list)):
-                self._not_a_tensor(func, args, out, reach)
-        elif (args and out is args[0]) or (kwargs and out is kwargs.get("out")):
-            self._changed_in_place(out, reach)
-        else:
-            setattr(out, _MARK, (self._run, reach))
-            if reach and func in _SHAPE_MAY_TELL and _shape_tells(func.__name__, args):
-                self.escaped |= reach
-
-    def _not_a_tensor(self, func, args, out, reach: int) -> None:
-        name = getattr(func, "__name__", "")
-        if isinstance(out, (tuple, list)) and any(isinstance(x, Tensor) for x in out):
+        if isinstance(out, Tensor):
+            if (args and out is args[0]) or (kwargs and out is kwargs.get("out")):
+                self._changed_in_place(out, reach)
+            else:
+                setattr(out, _MARK, (self._run, reach))
+        elif isinstance(out, (tuple, list)) and any(isinstance(x, Tensor) for x in out):
             self._mark(out, reach)
-        elif name in _METADATA or isinstance(out, tuple):
+        elif reach:
+            self._not_a_tensor(getattr(func, "__name__", ""), args, out, reach)
             return
-        elif out is None and args and isinstance(args[0], Tensor):
+        if reach and func in SHAPE_MAY_TELL:
+            self.escaped |= self._of_arguments(telling(func.__name__, args, kwargs))
+
+    def _not_a_tensor(self, name: str, args, out, reach: int) -> None:
+        if name in METADATA or isinstance(out, tuple):
+            return
+        if out is None and args and isinstance(args[0], Tensor):
             self._changed_in_place(args[0], reach)
-            return
-        content = not isinstance(out, (tuple, list)) or name in {"tolist", *_SHAPE_TELLS}
-        if content and not _caller().startswith(_HARMLESS_CALLERS):
+        elif not _caller().startswith(_HARMLESS_CALLERS):
             self.escaped |= reach
 
     def _mark(self, outputs: Iterable[Any], reach: int) -> None:
@@ -266,6 +243,12 @@ class Influence(TorchFunctionMode):
         self._mutated[storage] = (known | reach | before, x)
 
 
+def mark_as_past(x: Tensor) -> None:
+    """Note that a tensor was there before the run, unless it is known already."""
+    if getattr(x, _MARK, None) is None:
+        setattr(x, _MARK, _PAST)
+
+
 def _caller() -> str:
     """Name of the module that called the torch function at hand."""
     frame = sys._getframe(1)
@@ -279,56 +262,3 @@ def _storage(x: Tensor) -> int:
         return x.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):  # tensors without storage, inside torch.func
         return id(x)
-
-
-def _shape_tells(name: str, args) -> bool:
-    """Whether the output's shape depends on the inputs' content."""
-    if name == "where":
-        return len(args) == 1
-    if name != "__getitem__":
-        return True
-    index = args[1] if isinstance(args[1], tuple) else (args[1],)
-    return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in index)
-
-
-def know(*roots: Any, budget: int = 20_000) -> None:
-    """Find the tensors that exist before a run, so that they carry nothing in it.
-
-    Looks into containers, modules, distributions, plain objects, partials, bound methods and
-    functions (closure, defaults and the globals they name).  What it misses is merely treated
-    with caution in the first run.
-    """
-    pending, seen = list(roots), set()
-    while pending and len(seen) < budget:
-        x = pending.pop()
-        if id(x) in seen or x is None or isinstance(x, (bool, int, float, complex, str, bytes)):
-            continue
-        seen.add(id(x))
-        if isinstance(x, Tensor):
-            if getattr(x, _MARK, None) is None:
-                setattr(x, _MARK, _PAST)
-        elif isinstance(x, dict):
-            pending.extend(x.values())
-        elif isinstance(x, (tuple, list, set, frozenset)):
-            pending.extend(x)
-        elif isinstance(x, functools.partial):
-            pending.extend((x.func, x.args, x.keywords))
-        elif inspect.ismethod(x):
-            pending.extend((x.__self__, x.__func__))
-        elif inspect.isfunction(x):
-            pending.extend(_captured(x))
-        elif not isinstance(x, type) and not inspect.ismodule(x):
-            pending.append(getattr(x, "__dict__", None))
-
-
-def _captured(function: Any) -> Iterable[Any]:
-    yield function.__defaults__
-    yield function.__kwdefaults__
-    yield getattr(function, "__wrapped__", None)
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a name that is not bound yet
-            continue
-    for name in function.__code__.co_names:
-        yield function.__globals__.get(name)

@@ -8,7 +8,7 @@ from typing import Any
 import pyro
 
 from pyro_dsvi.errors import InvalidArgument, LoopedParticlesWarning
-from pyro_dsvi.graph.influence import know
+from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.passes.probe import nesting_of, objection_to_broadcasting
 
 Say = Callable[[type[Warning], str], None]

@@ -1,0 +1,1 @@
+"""What every estimator, bound and baseline must hold to, from one list of cases."""
