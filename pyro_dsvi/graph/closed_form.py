@@ -20,6 +20,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import biject_to, kl_divergence
+from torch.distributions.transforms import AffineTransform, ComposeTransform
 
 from pyro_dsvi.estimators.law import innermost, is_point_mass, sampling_law
 from pyro_dsvi.graph.nodes import Cost, Run
@@ -117,9 +118,17 @@ def _pushed(law: Any, bijection: Any, drawn: Tensor) -> Any:
     while isinstance(base, torch.distributions.Independent):
         base, n = base.base_dist, n + base.reinterpreted_batch_ndims
     if bijection.domain.event_dim == 0:  # elementwise: the prior has its event dimensions outside
-        pushed = dist.TransformedDistribution(base, [bijection])
+        pushed = dist.TransformedDistribution(base, _steps(bijection))
         return pushed.to_event(n) if n else pushed
     return dist.TransformedDistribution(law, [bijection])
+
+
+def _steps(bijection: Any) -> list[Any]:
+    """The transforms that a bijection consists of, as a prior such as LogNormal would list them."""
+    if isinstance(bijection, ComposeTransform):
+        return [step for part in bijection.parts for step in _steps(part)]
+    idle = isinstance(bijection, AffineTransform) and (bijection.loc, bijection.scale) == (0, 1)
+    return [] if idle else [bijection]
 
 
 def _close(terms: _Terms, q: Cost, p: Cost, law: Any, old: list[Cost]) -> None:
