@@ -4,6 +4,7 @@ The programs' parameters are leaf tensors that the programs close over.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -43,15 +44,26 @@ def every_draw(**shapes: Sequence[int]) -> Iterator[Draw]:
 
 
 def probability(guide: Program, draw: Draw) -> Tensor:
-    """The guide's probability of a draw; a site not visited counts as a fair coin."""
+    """The guide's probability of a draw, whatever scale its sites carry.
+
+    A site that is not visited counts as a fair coin.
+    """
     with Drawn(draw):
-        trace = poutine.trace(guide).get_trace()
-    missed = sum(value.numel() for name, value in draw.items() if name not in trace.nodes)
-    return trace.log_prob_sum().exp() / 2**missed
+        nodes = poutine.trace(guide).get_trace().nodes
+    log_q = torch.zeros(())
+    for name, value in draw.items():
+        if name in nodes:
+            log_q = log_q + nodes[name]["fn"].log_prob(value).sum()
+        else:
+            log_q = log_q - value.numel() * math.log(2)
+    return log_q.exp()
 
 
 def elbo(model: Program, guide: Program, draws: Iterator[Draw]) -> Tensor:
-    """The evidence lower bound, differentiable, from Pyro's traces and nothing of ours."""
+    """The evidence lower bound, differentiable, from Pyro's traces and nothing of ours.
+
+    Log densities are scaled as the programs say; probabilities are not.
+    """
     total = torch.zeros(())
     for draw in draws:
         with Drawn(draw):

@@ -365,7 +365,9 @@ def test_a_distribution_made_early_and_used_late():
         lambda z: pyro.sample("x", dist.Normal(0.3, 1.0), obs=2 * z),
         lambda z: pyro.factor("x", torch.tensor(1.7) if z > 0.5 else torch.tensor(0.3)),
         lambda z: pyro.factor("x", -((z - 0.3) ** 2)),
-        lambda z: pyro.sample("x", dist.Delta(torch.ones(()), log_density=2 * z), obs=torch.ones(())),
+        lambda z: pyro.sample(
+            "x", dist.Delta(torch.ones(()), log_density=2 * z), obs=torch.ones(())
+        ),
         lambda z: pyro.poutine.scale(observe_nothing_new, scale=float(z) + 0.5)(),
         lambda z: pyro.poutine.scale(observe_nothing_new, scale=z + 0.5)(),
         lambda z: pyro.poutine.mask(observe_nothing_new, mask=z > 0.5)(),

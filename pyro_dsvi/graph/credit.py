@@ -39,9 +39,9 @@ def downstream_credits(run: Run, layout: Layout) -> dict[str, Tensor]:
         for plates, stack in stacks.items():
             reaches = tuple(cost.reach for cost in costs[plates])
             parts.append(_masked_sum(bits, reaches, layout.sum_to(stack, plates, target)))
-        shape = torch.broadcast_shapes(*(part.shape for part in parts))
-        shape = torch.broadcast_shapes(shape, _shape(group[0], run, layout))
-        total = sum(parts[1:], parts[0]).expand(shape)
+        total = sum(parts[1:], parts[0])
+        shape = (len(group), *_shape(group[0], run, layout))
+        total = total if total.shape == shape else total.expand(shape)
         credit.update((latent.site, row) for latent, row in zip(group, total, strict=True))
     return credit
 
@@ -63,13 +63,14 @@ def _stack(group: list[Cost], run: Run, layout: Layout) -> Tensor:
 def _masked_sum(bits: tuple[int, ...], reaches: tuple[int, ...], stack: Tensor) -> Tensor:
     """Sum the stacked costs over those that each latent influences: ``[latents, rows, *plates]``.
 
-    A matrix product would turn a cost of minus infinity into NaN for every latent.
+    The first axis is of size one where all latents influence all costs.  A matrix product would
+    turn a cost of minus infinity into NaN for every latent.
     """
     mask = _influences(bits, reaches, stack.device)
     if mask is None:
-        return stack.sum(0).expand(len(bits), *stack.shape[1:])
+        return stack.sum(0, keepdim=True)
     mask = mask.reshape(mask.shape + (1,) * (stack.dim() - 1))
-    return torch.where(mask, stack, stack.new_zeros(())).sum(1)
+    return torch.where(mask, stack, 0.0).sum(1)
 
 
 @lru_cache(maxsize=256)

@@ -40,7 +40,7 @@ _PLAIN = frozenset(
 # A branch taken in here ends in an error or inside a distribution, whose tensors are read anyway.
 _HARMLESS_CALLERS = ("torch.distributions.", "pyro.distributions.")
 _MARK = "_dsvi_influence"
-_Size = torch.Size
+_ABOUT = frozenset((torch.Size, torch.dtype, torch.device, torch.layout))  # tell no content
 _PAST = (0, 0)
 
 
@@ -146,7 +146,7 @@ class Influence(TorchFunctionMode):
             reach = self.drawn
             setattr(x, _MARK, (self._run, reach))
         else:
-            reach = mark[1] if mark[0] is self._run else 0
+            reach = mark[1] if mark[0] == self._run else 0
         if self._mutated:
             changed = self._mutated.get(_storage(x))
             if changed is not None:
@@ -171,27 +171,29 @@ class Influence(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **kwargs) if kwargs else func(*args)
-        if type(out) is _Size:
+        made = type(out)
+        if made in _ABOUT:
             return out
-        if kwargs or self._mutated or not self.drawn:
+        if self._mutated or not self.drawn:
             self._follow(func, args, kwargs or {}, out)
             return out
         # The same as _follow for the usual operation, without a call: this is the hot path.
         run, reach = self._run, 0
-        for x in args:
+        for x in (*args, *kwargs.values()) if kwargs else args:
             kind = type(x)
             if kind is Tensor:
                 mark = getattr(x, _MARK, None)
                 if mark is None:
                     reach |= self._of_tensor(x)
-                elif mark[0] is run:
+                elif mark[0] == run:
                     reach |= mark[1]
             elif kind not in _PLAIN:
                 reach |= self._of_arguments((x,))
-        if type(out) is Tensor and args and out is not args[0] and func not in SHAPE_MAY_TELL:
+        usual = args and out is not args[0] and not kwargs and func not in SHAPE_MAY_TELL
+        if made is Tensor and usual:
             setattr(out, _MARK, (run, reach))
         else:
-            self._mark_result(func, args, {}, out, reach)
+            self._mark_result(func, args, kwargs or {}, out, reach)
         return out
 
     def _follow(self, func, args, kwargs, out) -> None:
