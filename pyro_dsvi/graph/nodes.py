@@ -118,7 +118,7 @@ class Run:
         """
         for name, msg in sites.items():
             if not _is_silent(msg):
-                log_p = scale_and_mask(_log_prob(msg), msg["scale"], msg["mask"])
+                log_p = scale_and_mask(log_density(msg), msg["scale"], msg["mask"])
                 self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
         if any(latent.estimator is _OUTSIDE for latent in self.latents.values()):
             for cost in self.costs:  # nobody saw where that draw went
@@ -132,7 +132,7 @@ class Run:
         bits: Mapping[str, int],
         *,
         additive: bool,
-        frozen: Mapping[str, Any] | None = None,
+        frozen: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Add the guide's draws and its negative log densities.
 
@@ -143,7 +143,7 @@ class Run:
             bits: each followed latent's own bit.
             additive: whether the bound is; the gradient of a score site's own density then has
                 zero mean and is left out.
-            frozen: messages of the frozen pass, whose densities are to be used, or None.
+            frozen: log densities from the frozen pass, to be used instead, or None.
         """
         for name, msg in sites.items():
             estimator = estimators.get(name)
@@ -151,11 +151,13 @@ class Run:
                 estimator = _OUTSIDE
             score = _score(msg, estimator)
             if not _is_silent(msg):
-                source = msg if frozen is None else frozen[name]
                 by_score = score is not None and not _passes(estimator)
                 # Most often the density that the credit multiplies is that of the cost.
-                same = by_score and frozen is None and sampling_law(msg["fn"]) is msg["fn"]
-                log_q = score if score is not None and same else _log_prob(source)
+                same = by_score and sampling_law(msg["fn"]) is msg["fn"]
+                if frozen is not None:
+                    log_q = frozen[name]
+                else:
+                    log_q = score if score is not None and same else log_density(msg)
                 if by_score and additive:
                     log_q = log_q.detach()
                 log_q = scale_and_mask(log_q, msg["scale"], msg["mask"])
@@ -217,7 +219,8 @@ def _score(msg: Any, estimator: Estimator | None) -> Tensor | None:
     return estimator.score(msg["fn"], msg["value"])
 
 
-def _log_prob(msg: Any) -> Tensor:
+def log_density(msg: Any) -> Tensor:
+    """Log density of a site at its value, in nats, neither scaled nor masked."""
     try:
         return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
     except ValueError as error:

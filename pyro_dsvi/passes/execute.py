@@ -8,11 +8,12 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from torch import Tensor
 
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.closed_form import use_closed_forms
 from pyro_dsvi.graph.influence import Influence
-from pyro_dsvi.graph.nodes import PARTICLES, Run
+from pyro_dsvi.graph.nodes import PARTICLES, Run, log_density
 from pyro_dsvi.passes.freeze import (
     Freeze,
     Gate,
@@ -137,19 +138,18 @@ class Executor:
                 influence.same(gate.value, guide.sites[name]["value"])
         return gates
 
-    def _freeze(self, guide: Sample, drawn: dict[str, Any], plate: Any) -> dict[str, Any]:
+    def _freeze(self, guide: Sample, drawn: dict[str, Any], plate: Any) -> dict[str, Tensor] | None:
+        """Log densities of the guide's sites with the parameters not differentiated."""
         if not torch.is_grad_enabled():
-            return guide.sites
+            return None
         frozen = Freeze(drawn, guide.subsamples)
-        with not_differentiated(parameters_of(guide, self.guide)), frozen, plate:
-            self.guide(*self.args, **self.kwargs)
-            densities = {
-                name: msg["fn"].log_prob(msg["value"])
-                for name, msg in frozen.sites.items()
-                if name in guide.choices
-            }
+        # A parameter may be a distribution's own tensor, so the densities belong in here as well.
+        with not_differentiated(parameters_of(guide, self.guide)):
+            with frozen, plate:
+                self.guide(*self.args, **self.kwargs)
+            densities = {name: log_density(msg) for name, msg in frozen.sites.items()}
         refuse_live(densities, [drawn[name]["value"] for name in guide.choices])
-        return frozen.sites
+        return densities
 
 
 def _with_value(msg: Any, gates: Mapping[str, Gate]) -> Any:

@@ -62,7 +62,7 @@ def objection_to_broadcasting(
         try:
             guide_run, model_run = _run(plate(model), plate(guide), args, kwargs, {})
             for k in range(_TRIED):
-                values = _particle(guide_run, nesting, k)
+                values = {**_minibatches(model_run), **_particle(guide_run, nesting, k)}
                 singles = _run(model, guide, args, kwargs, values)
                 for many, single in zip((guide_run, model_run), singles, strict=True):
                     found = _difference(many, single, nesting, k)
@@ -112,7 +112,7 @@ def _nesting(*records: Record) -> int:
 
 def _particle(record: Record, nesting: int, k: int) -> dict[str, torch.Tensor]:
     """The values of one particle, without the particles' dimension."""
-    values = {name: msg["value"] for name, msg in record.subsamples.items() if name != PARTICLES}
+    values = _minibatches(record)
     for name, msg in record.sites.items():
         if not msg["is_observed"]:
             dim = -1 - nesting - getattr(msg["fn"], "event_dim", 0)
@@ -120,6 +120,10 @@ def _particle(record: Record, nesting: int, k: int) -> dict[str, torch.Tensor]:
             size = value.shape[dim] if value.dim() >= -dim else 1
             values[name] = value.select(dim, k) if size > 1 else value
     return values
+
+
+def _minibatches(record: Record) -> dict[str, torch.Tensor]:
+    return {name: msg["value"] for name, msg in record.subsamples.items() if name != PARTICLES}
 
 
 def _difference(many: Record, single: Record, nesting: int, k: int) -> str | None:
