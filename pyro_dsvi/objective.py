@@ -9,7 +9,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyro_dsvi.baselines import Baseline
+from pyro_dsvi.baselines import Keeper
 from pyro_dsvi.bounds import Bound
 from pyro_dsvi.errors import (
     BiasedEstimatorWarning,
@@ -98,14 +98,16 @@ class Objective(ELBO, torch.nn.Module):
         self.frozen = frozen
         self.analytic_kl = analytic_kl
         self.strategy = Strategy(default, dict(estimators or {}), num_particles, frozen)
-        self.baselines = torch.nn.ModuleDict()
+        self.baselines = Keeper()
         for name, estimator in self.strategy.by_name.items():
-            self._keep_baseline(name, estimator)
-        if isinstance(default, Everywhere):
-            self._keep_baseline("every site", default.estimator)
+            if estimator.baseline is not None:
+                self.baselines.keep(name, estimator.baseline)
+        if isinstance(default, Everywhere) and default.estimator.baseline is not None:
+            self.baselines.keep("every site", default.estimator.baseline)
         self._known: tuple[Program, Program, int | None] | None = None
         self._choices: dict[str, tuple[Any, Choice]] = {}
         self._follow = True
+        self._names_checked = False
         self._said: set[str] = set()
 
     def _check_arguments(self, bound, num_particles, frozen, analytic_kl, compiled) -> None:
@@ -139,7 +141,7 @@ class Objective(ELBO, torch.nn.Module):
     @torch.no_grad()
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate of the negative bound, in nats; nothing is learnt from it."""
-        assembled, _ = self._step(model, guide, args, kwargs)
+        assembled, _ = self._step(model, guide, args, kwargs, learning=False)
         return _negative(assembled.value)
 
     def differentiable_loss(
@@ -171,8 +173,7 @@ class Objective(ELBO, torch.nn.Module):
         Returns:
             The choice for each site, by name.
         """
-        with torch.no_grad():
-            _, executions = self._step(model, guide, args, kwargs)
+        _, executions = self._step(model, guide, args, kwargs, learning=False)
         choices = {n: c for execution in executions for n, c in execution.guide.choices.items()}
         densities = "frozen" if self.frozen else "live"
         head = f"{self.bound!r}, particles: {self.num_particles}, guide's densities: {densities}"
@@ -182,10 +183,15 @@ class Objective(ELBO, torch.nn.Module):
     # -- one step ------------------------------------------------------------------------------
 
     def _step(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        model: Program,
+        guide: Program,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        learning: bool = True,
     ) -> tuple[Assembled, list[Execution]]:
         nesting = self._nesting(model, guide, args, kwargs)
-        learning = torch.is_grad_enabled()
+        learning = learning and torch.is_grad_enabled()
         follow_all = not self.bound.additive or self.analytic_kl
         executor = Executor(
             model,
@@ -196,7 +202,7 @@ class Objective(ELBO, torch.nn.Module):
             additive=self.bound.additive,
             frozen=self.frozen,
             analytic_kl=self.analytic_kl,
-            follow=follow_all or (learning and self._follow),
+            follow=follow_all or (learning and self._follow) or not self._names_checked,
             follow_all=follow_all,
         )
         if nesting is None:
@@ -229,12 +235,15 @@ class Objective(ELBO, torch.nn.Module):
             )
             nesting = particles.nesting(model, guide, args, kwargs, self._say_once)
             self._choices.clear()
+            self._names_checked = False
+            self._follow = True
             self._known = (model, guide, nesting)
         return self._known[2]
 
     def _choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
         given = infer.get("estimator")
-        key = (type(innermost(q)), getattr(q, "has_rsample", False), given, infer.get("frozen"))
+        kind = (type(innermost(q)), getattr(q, "has_rsample", False))
+        key = (*kind, given, infer.get("frozen"), torch.is_grad_enabled())
         known = self._choices.get(name)
         if known is not None and known[0] == key:
             return known[1]
@@ -249,26 +258,17 @@ class Objective(ELBO, torch.nn.Module):
                 BiasedEstimatorWarning,
                 f"site {name!r}: {type(choice.estimator).__name__} is biased",
             )
-        self._keep_baseline(name, choice.estimator)
+        if choice.estimator.baseline is not None:
+            self.baselines.keep(name, choice.estimator.baseline)
         self._choices[name] = (key, choice)
         return choice
 
-    def _keep_baseline(self, name: str, estimator: Any) -> None:
-        """Own the baseline's state, and hand it on where a guide builds a new one each step."""
-        baseline = getattr(estimator, "baseline", None)
-        if not isinstance(baseline, Baseline) or any(
-            baseline is kept for kept in self.baselines.values()
-        ):
-            return
-        key = "at " + name.replace(".", "/")  # a module's name may not hold a dot
-        previous = dict(self.baselines.items()).get(key)
-        if isinstance(previous, Baseline):
-            baseline.inherit(previous)
-        self.baselines[key] = baseline
-
     def _check_names(self, executions: list[Execution]) -> None:
-        if "names" in self._said:
-            return
+        """Refuse an estimator for a site that does not exist, once for a pair of programs."""
+        followed = [e.influence for e in executions if e.influence is not None]
+        branching = any(influence.escaped for influence in followed)
+        if self._names_checked or not followed or branching:
+            return  # a branch that was not taken may hold the site
         known = {name for execution in executions for name in execution.guide.choices}
         unknown = set(self.strategy.by_name) - known
         if unknown:
@@ -276,7 +276,7 @@ class Objective(ELBO, torch.nn.Module):
                 f"estimators: the guide has no latent site {sorted(unknown)}; it has "
                 f"{sorted(known)}"
             )
-        self._said.add("names")
+        self._names_checked = True
 
     def _say_once(self, category: type[Warning], message: str) -> None:
         if message not in self._said:

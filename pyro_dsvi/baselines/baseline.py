@@ -71,10 +71,10 @@ class PerSite(torch.nn.Module):
         return row
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        return dict(self._rows)
+        return {site: row.clone() for site, row in self._rows.items()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        self._rows = dict(state)
+        self._rows = {site: row.clone() for site, row in state.items()}
 
     def _apply(self, fn, recurse=True):  # torch's hook behind to(), cuda(), double()
         self._rows = {site: fn(row) for site, row in self._rows.items()}

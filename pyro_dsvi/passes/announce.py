@@ -1,6 +1,5 @@
 """Tell the inference around us of parameters that no program has."""
 
-import weakref
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ def announce(module: torch.nn.Module) -> None:
     if not am_i_wrapped():
         return
     for name, parameter in module.named_parameters():
-        setattr(parameter, "unconstrained", weakref.ref(parameter))  # noqa: B010  SVI asks for it
-        _param(parameter, name)
+        _send(name, parameter)
 
 
-def _param(parameter: Any, name: str) -> None:
-    effectful(lambda *_, **__: parameter, type="param")(name, name=name)
+def _send(name: str, parameter: torch.nn.Parameter) -> None:
+    value: Any = parameter.detach()  # the message's own, so that nothing is left on the parameter
+    value.unconstrained = lambda: parameter
+    effectful(lambda *_, **__: value, type="param")(name, name=name)

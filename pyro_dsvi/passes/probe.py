@@ -16,17 +16,24 @@ from pyro.util import get_rng_state, set_rng_state
 from pyro_dsvi.errors import DSVIError
 from pyro_dsvi.graph.nodes import PARTICLES
 from pyro_dsvi.passes.record import Record
+from pyro_dsvi.passes.score import not_in_guide
 
 _TRIED = 3  # particles in the trial
 _Records = tuple[Record, Record]
 
 
 class _Given(Record):
-    """Records a run at given values, reshaped to what the site wants."""
+    """Records a run at given values, reshaped to what the site wants.
 
-    def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
+    Args:
+        values: values by site.
+        complete: whether every latent must be given.
+    """
+
+    def __init__(self, values: Mapping[str, torch.Tensor], complete: bool = False) -> None:
         super().__init__(None)
         self.values = values
+        self.complete = complete
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
@@ -36,6 +43,8 @@ class _Given(Record):
             if shape is not None and value.numel() == torch.Size(shape()).numel():
                 value = value.reshape(shape())
             msg["value"], msg["done"] = value, True
+        elif self.complete and not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample":
+            raise not_in_guide(msg["name"])
 
 
 def nesting_of(model: Callable, guide: Callable, args: tuple, kwargs: Mapping) -> int:
@@ -99,7 +108,7 @@ def _run(model, guide, args, kwargs, values: Mapping[str, torch.Tensor]) -> _Rec
     with guide_run:
         guide(*args, **kwargs)
     drawn = {n: m["value"] for n, m in {**guide_run.sites, **guide_run.subsamples}.items()}
-    model_run = _Given({**values, **drawn})
+    model_run = _Given({**values, **drawn}, complete=True)
     with model_run:
         model(*args, **kwargs)
     return guide_run, model_run

@@ -47,6 +47,11 @@ class Record(Messenger):
         if self.influence is not None:
             self._follow(msg, self.influence)
 
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        if isinstance(error, ZeroDivisionError):
+            _refuse_empty_minibatch(error, traceback)
+
     def _follow(self, msg: Any, influence: Influence) -> None:
         """Note what reaches the site's log density."""
         law = self._reach_of_law(msg, influence, influence.of(msg["fn"]))
@@ -65,8 +70,19 @@ class Record(Messenger):
 def _refuse_empty(msg: Any) -> None:
     plate = msg["fn"]
     if plate.size == 0 or plate.subsample_size == 0:
-        part = "size" if plate.size == 0 else "subsample_size"
-        raise EmptyPlate(
-            f"plate {msg['name']!r} has {part} 0; skip the plate, or the step, where there is "
-            "no data"
-        )
+        raise _empty(msg["name"], "size" if plate.size == 0 else "subsample_size")
+
+
+def _refuse_empty_minibatch(error: ZeroDivisionError, traceback: Any) -> None:
+    """Say which plate it was, if the division is that of a plate's scale by its minibatch."""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    frame = traceback.tb_frame
+    if frame.f_globals.get("__name__") == "pyro.poutine.subsample_messenger":
+        raise _empty(frame.f_locals["self"].name, "subsample_size") from error
+
+
+def _empty(plate: str, part: str) -> EmptyPlate:
+    return EmptyPlate(
+        f"plate {plate!r} has {part} 0; skip the plate, or the step, where there is no data"
+    )

@@ -32,10 +32,7 @@ class Score(Record):
         elif msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
             return
         elif name not in self.drawn:
-            raise SiteMismatch(
-                f"site {name!r}: the model samples it, but the guide does not; "
-                "sample it in the guide too, or observe it in the model"
-            )
+            raise not_in_guide(name)
         elif self.drawn[name]["is_observed"]:
             raise SiteMismatch(
                 f"site {name!r}: the model samples it, but the guide observes it; "
@@ -44,6 +41,14 @@ class Score(Record):
         else:
             reuse(msg, self.drawn[name])
             _agree(name, msg["fn"], self.drawn[name]["fn"])
+
+
+def not_in_guide(name: str) -> SiteMismatch:
+    """The error for a latent of the model that the guide does not draw."""
+    return SiteMismatch(
+        f"site {name!r}: the model samples it, but the guide does not; "
+        "sample it in the guide too, or observe it in the model"
+    )
 
 
 def _agree(name: str, p: Any, q: Any) -> None:
