@@ -13,10 +13,11 @@ from torch import Tensor
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.closed_form import use_closed_forms
 from pyro_dsvi.graph.influence import Influence
-from pyro_dsvi.graph.nodes import PARTICLES, Run, log_density
+from pyro_dsvi.graph.nodes import PARTICLES, Run
 from pyro_dsvi.passes.freeze import (
     Freeze,
     Gate,
+    frozen_density,
     not_differentiated,
     parameters_of,
     refuse_live,
@@ -129,8 +130,12 @@ class Executor:
         return Execution(guide, model, influence, run, gates)
 
     def _gates(self, guide: Sample, influence: Influence | None) -> dict[str, Gate]:
-        """A gate on each latent, where freezing the densities calls for a gain."""
-        if not self.frozen or self.additive:
+        """A gate on each latent, where the guide's densities are frozen.
+
+        A bound that asks for no gain still needs the gated values: a flow remembers the very tensor
+        that it made, and what led to it, and would bring the live parameters back.
+        """
+        if not self.frozen or not torch.is_grad_enabled():
             return {}
         gates = {name: Gate(guide.sites[name]["value"]) for name in guide.choices}
         if influence is not None:
@@ -147,7 +152,7 @@ class Executor:
         with not_differentiated(parameters_of(guide, self.guide)):
             with frozen, plate:
                 self.guide(*self.args, **self.kwargs)
-            densities = {name: log_density(msg) for name, msg in frozen.sites.items()}
+            densities = {name: frozen_density(msg) for name, msg in frozen.sites.items()}
         refuse_live(densities, [drawn[name]["value"] for name in guide.choices])
         return densities
 

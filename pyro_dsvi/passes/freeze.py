@@ -8,6 +8,7 @@ References:
     :cite:p:`roeder2017stl`, :cite:p:`tucker2019dreg`
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators.law import tensors_of
+from pyro_dsvi.graph.nodes import log_density
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.sample import reuse
 
@@ -87,10 +89,28 @@ def not_differentiated(parameters: Iterable[Tensor]) -> Iterator[None]:
     try:
         for parameter in switched:
             parameter.requires_grad_(False)
-        yield
+        with warnings.catch_warnings():  # pyro.module wonders at parameters without gradient
+            warnings.filterwarnings("ignore", message=".*not registered in the param store")
+            yield
     finally:
         for parameter in switched:
             parameter.requires_grad_(True)
+
+
+def frozen_density(msg: Any) -> Tensor:
+    """Log density of a site at the drawn value, in nats.
+
+    Raises:
+        IncompatibleSite: if the distribution is a flow that knows the densities of its own draws
+            alone, by remembering them.
+    """
+    try:
+        return log_density(msg)
+    except (KeyError, NotImplementedError) as error:
+        raise IncompatibleSite(
+            f"site {msg['name']!r}: {type(msg['fn']).__name__} has no density at a given value "
+            "(a transform without inverse), so it cannot be frozen; use frozen=False"
+        ) from error
 
 
 def refuse_live(log_q: dict[str, Tensor], drawn: Iterable[Tensor]) -> None:
