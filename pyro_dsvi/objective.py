@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -117,7 +118,7 @@ class Objective(ELBO, torch.nn.Module):
                 f"{name}: expected a bound, got {bound!r}; e.g. dsvi.bounds.Evidence()"
             )
         fewest = max(self.min_particles, bound.min_particles)
-        whole = isinstance(num_particles, int) and not isinstance(num_particles, bool)
+        whole = isinstance(num_particles, Integral) and not isinstance(num_particles, bool)
         if not whole or num_particles < fewest:
             raise InvalidArgument(
                 f"{name}: num_particles must be a whole number of at least {fewest}, "
