@@ -17,6 +17,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ class Answer(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """All S draws of one particle, by site ``[S, *shape]``, and quadrature's log weights ``[S]``."""
+    """All S draws of one particle, by site ``[S, *shape]``, and their log weights ``[S]``."""
 
     values: dict[str, Tensor]
     log_weight: Tensor
@@ -107,6 +108,8 @@ def truth(scenario: Scenario, bound: Bound, num_particles: int, nodes: int = 3) 
 class Force(Messenger):
     """Gives latent sites their values: a discrete site as told, a Normal one by its noise.
 
+    A plate's minibatch is drawn at a site of the plate's name, and can be given as well.
+
     Args:
         particles: values by site, one mapping for each run of the guide that is to come.
     """
@@ -126,7 +129,8 @@ class Force(Messenger):
             self.run, self.seen = self.run + 1, set()
         self.seen.add(name)
         given, q = self.particles[self.run][name], msg["fn"]
-        given = given.reshape(q.shape())
+        if hasattr(q, "shape"):  # not a minibatch
+            given = given.reshape(q.shape())
         msg["value"] = q.loc + q.scale * given if isinstance(_core(q), _NORMAL) else given
         msg["done"] = True
 
@@ -155,20 +159,24 @@ class Exact:
         self.scenario = scenario
         self.side_by_side = side_by_side
         self.parameters: dict[str, Tensor] = {}
-        self._set_parameters(())
+        self._set_parameters()
         for _ in range(warm_up):
             objective.loss_and_grads(scenario.model, scenario.guide)
         self.state = copy.deepcopy(objective.state_dict())
 
-    def _set_parameters(self, shape: tuple[int, ...]) -> None:
+    def _set_parameters(self, *shape: int) -> None:
         pyro.clear_param_store()
         self.parameters = {
             name: pyro.param(name, value.detach().expand((*shape, *value.shape)).clone())
             for name, value in self.scenario.parameters().items()
         }
 
-    def step(self, values: Values, *args) -> Answer:
+    def step(self, values: Values, copies: int | None = None) -> Answer:
         """One step at the particles' draws, ``[K, ...]`` by site."""
+        model, guide = self.scenario.model, self.scenario.guide
+        if copies is not None:  # programs with a plate more: to the objective they are others
+            self._set_parameters(copies)
+            model, guide = partial(model, copies), partial(guide, copies)
         particles = [dict(values)]
         if not self.side_by_side:
             count = len(next(iter(values.values())))
@@ -177,9 +185,7 @@ class Exact:
         for parameter in self.parameters.values():
             parameter.grad = None
         with Force(particles):
-            loss = self.objective.loss_and_grads(
-                self.scenario.model, self.scenario.guide, *args
-            )
+            loss = self.objective.loss_and_grads(model, guide)
         gradient = {
             name: torch.zeros_like(p) if p.grad is None else -p.grad
             for name, p in self.parameters.items()
@@ -208,17 +214,14 @@ class Exact:
         """
         draws, index, probability = self._joint(nodes)
         copies = len(probability)
-        self._set_parameters((copies,))
-        answer = self.step({name: v[index] for name, v in draws.values.items()}, copies)
+        answer = self.step({name: v[index] for name, v in draws.values.items()}, copies=copies)
         return {name: probability @ g for name, g in answer.gradient.items()}
 
     def _joint(self, nodes: int):
         draws = every_draw(self.scenario, nodes)
         with torch.no_grad():
             played = self.scenario.play(self.scenario.parameters(), draws.values)
-            index, probability = _joint(
-                self.scenario, draws, played, self.objective.num_particles
-            )
+            index, probability = _joint(self.scenario, draws, played, self.objective.num_particles)
         return draws, index, probability
 
 

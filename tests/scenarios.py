@@ -107,7 +107,8 @@ def flip(name: str, logit: Any, **options: Any) -> Tensor:
 
 
 def gauss(name: str, loc: Any, log_scale: Any, **options: Any) -> Tensor:
-    return sample(name, dist.Normal(loc, torch.as_tensor(log_scale).exp()), **options)
+    log_scale = torch.as_tensor(log_scale, dtype=torch.float64)
+    return sample(name, dist.Normal(loc, log_scale.exp()), **options)
 
 
 # -- one bit ---------------------------------------------------------------------------------
@@ -231,8 +232,12 @@ _DATA = f64([0.9, -0.5])
 
 def _data_model():
     with pyro.plate("data", 2):
-        b = flip("b", param("prior"))
-        gauss("x", param("slope") * b, 0.1, obs=_DATA)
+        _element()
+
+
+def _element() -> None:
+    b = flip("b", param("prior"))
+    gauss("x", param("slope") * b, 0.1, obs=_DATA)
 
 
 def _data_guide():
@@ -395,6 +400,60 @@ nested = Scenario(
 )
 
 
+# -- plates of which a part is seen, and parts that nothing ties ------------------------------
+
+
+def _subsampled():
+    return pyro.plate("data", 5, subsample=torch.tensor([3, 1]))
+
+
+def _subsampled_model():
+    with _subsampled():
+        _element()
+
+
+def _subsampled_guide():
+    with _subsampled():
+        flip("b", param("eta"))
+
+
+def _subsample(θ, z):
+    played = _data(θ, z)
+    return Played(played.log_q, [Group(played.groups[0].log_w, 5 / 2)])
+
+
+subsampled = Scenario(_subsampled_model, _subsampled_guide, data.start, data.latents, _subsample)
+
+
+def _apart_model():
+    g = flip("g", param("own"))
+    gauss("y", param("lift") * g, 0.0, obs=f64(0.4))
+    with pyro.plate("data", 2):
+        _element()
+
+
+def _apart_guide():
+    flip("g", param("mine"))
+    with pyro.plate("data", 2):
+        flip("b", param("eta"))
+
+
+def _apart(θ, z):
+    g, played = z["g"], _data(θ, z)
+    q_g = bernoulli(θ["mine"], g)
+    log_w = bernoulli(θ["own"], g) + normal(0.4, θ["lift"] * g, 0.0) - q_g
+    return Played(q_g + played.log_q, [Group(log_w), *played.groups])
+
+
+apart = Scenario(
+    _apart_model,
+    _apart_guide,
+    {**data.start, "own": 0.2, "lift": 0.9, "mine": -0.5},
+    {"g": Latent((), BIT), **data.latents},
+    _apart,
+)
+
+
 # -- event dimensions ------------------------------------------------------------------------
 
 
@@ -413,9 +472,7 @@ def _events(θ, z):
     k, bits = z["k"], z["bits"]
     log_q = categorical(θ["eta"], k) + bernoulli(θ["local"] + k[..., :2], bits).sum(-1)
     log_p = categorical(θ["prior"], k) + bernoulli(k @ θ["table"], bits).sum(-1)
-    return Played(
-        log_q, [Group(log_p + normal(0.7, (bits * θ["slope"]).sum(-1), 0.0) - log_q)]
-    )
+    return Played(log_q, [Group(log_p + normal(0.7, (bits * θ["slope"]).sum(-1), 0.0) - log_q)])
 
 
 events = Scenario(
@@ -622,45 +679,60 @@ normal_last = Scenario(
 )
 
 
-def _hierarchy_model(copies=None):
-    with _copies(copies):
-        z = gauss("z", param("prior"), -1.0)
-        y = gauss("y", param("link") * z, -1.0)
-        gauss("x", param("slope") * (z + y), 0.3, obs=f64(0.7))
+def weighted(first: float | Tensor, second: float | Tensor) -> Scenario:
+    """The hierarchy with a scale (or a mask, for 0 or a tensor) at each latent, in both programs.
 
+    The data count in full.
+    """
 
-def _hierarchy_guide(copies=None):
-    with _copies(copies):
-        z = gauss("z", param("loc"), param("log_scale"))
-        gauss("y", param("shift") + param("follow") * z, -1.1 + 0.2 * param("log_scale"))
+    def model(copies=None):
+        with _copies(copies):
+            with _weight(first):
+                z = gauss("z", param("prior"), -1.0)
+            with _weight(second):
+                y = gauss("y", param("link") * z, -1.0)
+            gauss("x", param("slope") * (z + y), 0.5, obs=f64(0.7))
 
+    def guide(copies=None):
+        with _copies(copies):
+            with _weight(first):
+                z = gauss("z", param("loc"), param("log_scale"))
+            loc, log_scale = _second(param("shift"), param("follow"), param("log_scale"), z)
+            with _weight(second):
+                gauss("y", loc, log_scale)
 
-def _hierarchy(θ, noise):
-    z = θ["loc"] + θ["log_scale"].exp() * noise["z"]
-    loc, log_scale = θ["shift"] + θ["follow"] * z, -1.1 + 0.2 * θ["log_scale"]
-    y = loc + log_scale.exp() * noise["y"]
-    log_q = normal(z, θ["loc"], θ["log_scale"]) + normal(y, loc, log_scale)
-    log_p = normal(z, θ["prior"], -1.0) + normal(y, θ["link"] * z, -1.0)
-    log_p = log_p + normal(0.7, θ["slope"] * (z + y), 0.3)
-    return Played(torch.zeros_like(noise["z"]), [Group(log_p - log_q)])
+    def play(θ, noise):
+        z = θ["loc"] + θ["log_scale"].exp() * noise["z"]
+        loc, log_scale = _second(θ["shift"], θ["follow"], θ["log_scale"], z)
+        y = loc + log_scale.exp() * noise["y"]
+        log_w = first * (normal(z, θ["prior"], -1.0) - normal(z, θ["loc"], θ["log_scale"]))
+        log_w = log_w + second * (normal(y, θ["link"] * z, -1.0) - normal(y, loc, log_scale))
+        log_w = log_w + normal(0.7, θ["slope"] * (z + y), 0.5)
+        return Played(torch.zeros_like(noise["z"]), [Group(log_w)])
 
-
-hierarchy = Scenario(
-    _hierarchy_model,
-    _hierarchy_guide,
-    {
+    start = {
         "prior": 0.1,
         "link": 0.5,
         "slope": 0.7,
         "loc": 0.2,
-        "log_scale": -1.1,
+        "log_scale": -1.04,
         "shift": 0.1,
         "follow": 0.4,
-    },
-    {"z": Latent(), "y": Latent()},
-    _hierarchy,
-    copies=True,
-)
+    }
+    return Scenario(model, guide, start, {"z": Latent(), "y": Latent()}, play, copies=True)
+
+
+def _second(shift, follow, log_scale, z):
+    return shift + follow * z, -0.84 + 0.2 * log_scale
+
+
+def _weight(factor: float | Tensor):
+    if isinstance(factor, Tensor):
+        return poutine.mask(mask=factor)
+    return poutine.mask(mask=False) if factor == 0 else poutine.scale(scale=factor)
+
+
+hierarchy = weighted(1.0, 1.0)
 
 SCENARIOS = {
     name: value for name, value in sorted(globals().items()) if isinstance(value, Scenario)

@@ -26,6 +26,7 @@ from tests.draws import elbo, every_draw, expected_gradient, gradient, gradient_
 
 TABLE = torch.tensor([0.3, 1.7], dtype=torch.float64)
 ROWS = [0.3, 1.7]
+OTHER = torch.tensor(0.2, dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +101,19 @@ def count(z: Tensor) -> Tensor:
 
 def split_sizes(z: Tensor) -> Tensor:
     return torch.tensor(float(len(torch.arange(3.0).split(int(z) + 1))))
+
+
+def memory_shared_with_numpy(z: Tensor) -> Tensor:
+    array = np.zeros(1)
+    torch.from_numpy(array)[0] = z
+    return torch.tensor(array[0])
+
+
+def memory_shared_earlier(z: Tensor) -> Tensor:
+    t = torch.zeros(1)
+    array = t.numpy()
+    t += z
+    return torch.tensor(array[0])
 
 
 @torch.no_grad()
@@ -201,6 +215,18 @@ ROUTES: dict[str, Callable[[Tensor], Tensor]] = {
     "expand's length": lambda z: torch.tensor(float(torch.ones(()).expand(z.long() + 1).numel())),
     "repeat's length": lambda z: torch.tensor(float(torch.ones(1).repeat(z.long() + 1).numel())),
     "split": split_sizes,
+    "dimension": lambda z: torch.tensor(float(len(torch.ones(1, 2).sum(z.long())))),
+    "sizes of a permuted tensor": lambda z: torch.tensor(
+        float(len(torch.ones(1, 2).transpose(0, z.long())))
+    ),
+    "nonzero as a tuple": lambda z: torch.tensor(
+        float(len(z.reshape(1).nonzero(as_tuple=True)[0]))
+    ),
+    "unique with counts": lambda z: torch.tensor(
+        float(len(torch.stack([z, torch.ones(())]).unique(return_counts=True)[1]))
+    ),
+    "memory shared with numpy": memory_shared_with_numpy,
+    "memory shared with numpy earlier": memory_shared_earlier,
     "in place": inplace,
     "in place, through a view": inplace_through_a_view,
     "in place, seen by an older view": inplace_seen_by_an_older_view,
@@ -576,7 +602,7 @@ def test_the_first_step_gives_no_more_credit_than_the_later_ones():
             super().__init__()
             self.register_buffer("obs", torch.tensor(0.9))
 
-        def forward(self, other=torch.tensor(0.2)):
+        def forward(self, other=OTHER):
             z1 = pyro.sample("z1", dist.Bernoulli(0.3))
             z2 = pyro.sample("z2", dist.Bernoulli(0.6))
             pyro.sample("x", dist.Normal(z1, shelf["scale"][0]), obs=self.obs)

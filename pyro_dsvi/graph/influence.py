@@ -8,6 +8,9 @@ union of what its inputs carry, as a bit set with one bit a latent site.  Nothin
 - when a value leaves torch (``.item()``, ``int()``, ``bool()``, numpy, an index, a shape that
   depends on data), the sites behind it reach everything that is sampled or scored from then on.
 
+Not noticed: what a compiled function does to its arguments in place (the running statistics of a
+batch normalisation among them), and a value read in another thread.
+
 A tensor that existed before the run carries nothing.  Such tensors are known by having been seen
 in an earlier run, or by being found beforehand in what the programs can reach (``preexisting``).
 
@@ -32,7 +35,7 @@ from torch.overrides import (
     _push_mode,
 )
 
-from pyro_dsvi.graph.leaks import METADATA, SHAPE_MAY_TELL, telling
+from pyro_dsvi.graph.leaks import MAY_LEAK, METADATA, SHARES_MEMORY, telling
 
 _PLAIN = frozenset(
     (bool, int, float, complex, str, bytes, type(None), type, torch.Size, torch.dtype, torch.device)
@@ -60,6 +63,7 @@ class Influence(TorchFunctionMode):
         self.escaped = 0
         self._run = time.monotonic_ns()  # told apart from earlier runs; a plain number can be saved
         self._mutated: dict[int, tuple[int, Tensor]] = {}
+        self._shared: set[int] = set()
 
     # -- what passes ask and tell ------------------------------------------------------------
 
@@ -145,6 +149,7 @@ class Influence(TorchFunctionMode):
         if mark is None:
             reach = self.drawn
             setattr(x, _MARK, (self._run, reach))
+            self._shared.add(_storage(x))
         else:
             reach = mark[1] if mark[0] == self._run else 0
         if self._mutated:
@@ -178,19 +183,19 @@ class Influence(TorchFunctionMode):
             self._follow(func, args, kwargs or {}, out)
             return out
         # The same as _follow for the usual operation, without a call: this is the hot path.
-        run, reach = self._run, 0
+        run, reach, usual = self._run, 0, not kwargs and func not in MAY_LEAK
         for x in (*args, *kwargs.values()) if kwargs else args:
             kind = type(x)
             if kind is Tensor:
                 mark = getattr(x, _MARK, None)
                 if mark is None:
                     reach |= self._of_tensor(x)
-                elif mark[0] == run:
+                elif mark[0] == run and mark[1]:
                     reach |= mark[1]
+                    usual &= x.dtype.is_floating_point or x is args[0]  # else it may be a size
             elif kind not in _PLAIN:
                 reach |= self._of_arguments((x,))
-        usual = args and out is not args[0] and not kwargs and func not in SHAPE_MAY_TELL
-        if made is Tensor and usual:
+        if made is Tensor and usual and args and out is not args[0]:
             setattr(out, _MARK, (run, reach))
         else:
             self._mark_result(func, args, kwargs or {}, out, reach)
@@ -200,10 +205,19 @@ class Influence(TorchFunctionMode):
         if self.drawn:
             reach = self._of_arguments(args) | self._of_arguments(kwargs.values())
             self._mark_result(func, args, kwargs, out, reach)
-        elif isinstance(out, Tensor):  # nothing to follow yet, but what is made counts as seen
-            mark_as_past(out)
+            return
+        # Nothing to follow yet, but what is made counts as seen.
+        if func in SHARES_MEMORY:
+            self._note_shared(args, out)
+        if isinstance(out, Tensor):
+            if getattr(out, _MARK, None) is None:
+                setattr(out, _MARK, (self._run, 0))
         elif isinstance(out, (tuple, list)):
             self._mark(out, 0)
+
+    def _note_shared(self, args, out) -> None:
+        """An array outside torch may hold the same memory from now on."""
+        self._shared.update(_storage(x) for x in (*args, out) if isinstance(x, Tensor))
 
     def _mark_result(self, func, args, kwargs, out, reach: int) -> None:
         if isinstance(out, Tensor):
@@ -215,9 +229,10 @@ class Influence(TorchFunctionMode):
             self._mark(out, reach)
         elif reach:
             self._not_a_tensor(getattr(func, "__name__", ""), args, out, reach)
-            return
-        if reach and func in SHAPE_MAY_TELL:
-            self.escaped |= self._of_arguments(telling(func.__name__, args, kwargs))
+        if func in SHARES_MEMORY:
+            self._note_shared(args, out)
+        if reach:
+            self.escaped |= self._of_arguments(telling(func, args, kwargs))
 
     def _not_a_tensor(self, name: str, args, out, reach: int) -> None:
         if name in METADATA or isinstance(out, tuple):
@@ -235,11 +250,13 @@ class Influence(TorchFunctionMode):
                 self._mark(out, reach)
 
     def _changed_in_place(self, x: Tensor, reach: int) -> None:
+        mark, storage = getattr(x, _MARK, _PAST), _storage(x)
+        if mark[0] != self._run or storage in self._shared:  # who knows who else looks at it
+            self.escaped |= reach
         before = self._of_tensor(x)
         if reach | before == before:
             return
         setattr(x, _MARK, (self._run, reach | before))
-        storage = _storage(x)
         known = self._mutated.get(storage, (0, x))[0]
         # Holding x keeps the storage's address from being used again within this run.
         self._mutated[storage] = (known | reach | before, x)

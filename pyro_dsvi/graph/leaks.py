@@ -4,7 +4,7 @@ A number, an array, a string tell of content; so does the shape of some results,
 ``nonzero`` or of a slice whose end is a draw.  A size, a dtype, a device do not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -36,23 +36,43 @@ _SIZED = frozenset(
     interpolate topk diag resize_ multinomial hsplit vsplit dsplit broadcast_to select
     """.split()
 )
-SHAPE_MAY_TELL = frozenset(
-    getattr(room, name)
-    for room in (torch, Tensor, torch.nn.functional)
-    for name in (*_SHAPE_TELLS, *_SIZED, "where", "one_hot", "__getitem__")
-    if hasattr(room, name)
+# Functions in which a whole number behind the first argument is a value or an index, and no size.
+_VALUES = frozenset(
+    """
+    add sub subtract rsub mul multiply div divide true_divide floor_divide pow float_power
+    remainder fmod maximum minimum fmax fmin clamp clip lerp atan2 hypot ldexp xlogy logaddexp
+    addcmul addcdiv eq ne lt le gt ge isclose isin bitwise_and bitwise_or bitwise_xor logical_and
+    logical_or logical_xor masked_fill fill copy full_like where broadcast_tensors expand_as
+    view_as type_as to embedding index_select gather take take_along_dim index_put index_add
+    scatter scatter_add put setitem getitem binary_cross_entropy_with_logits
+    binary_cross_entropy nll_loss cross_entropy mse_loss
+    """.split()
 )
+_OTHERS = ("where", "one_hot", "__getitem__")
 
 
-def telling(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+def _functions(*names: str) -> frozenset[Any]:
+    rooms = (torch, Tensor, torch.nn.functional)
+    return frozenset(getattr(room, n) for room in rooms for n in names if hasattr(room, n))
+
+
+# After these, an array outside torch may hold the same memory as a tensor.
+SHARES_MEMORY = _functions(
+    "numpy", "__array__", "from_numpy", "as_tensor", "asarray", "from_dlpack"
+)
+# Functions that need a second look, whatever they are given.
+MAY_LEAK = _functions(*_SHAPE_TELLS, *_SIZED, *_OTHERS) | SHARES_MEMORY
+
+
+def telling(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
     """The arguments of a torch function of whose content the shape of its result tells.
 
     Args:
-        name: name of a function in ``SHAPE_MAY_TELL``.
+        func: the function.
         args: its positional arguments.
         kwargs: its keyword arguments.
     """
-    everything = (*args, *kwargs.values())
+    name, everything = getattr(func, "__name__", ""), (*args, *kwargs.values())
     if name in _SHAPE_TELLS:
         return everything
     if name in _SIZED:
@@ -61,9 +81,22 @@ def telling(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tupl
         return everything if len(args) == 1 else ()
     if name == "one_hot":
         return everything if len(args) == 1 and "num_classes" not in kwargs else ()
-    index = args[1] if isinstance(args[1], tuple) else (args[1],)  # __getitem__
-    tells = any(
-        isinstance(i, slice) or (isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8))
-        for i in index
-    )
-    return index if tells else ()
+    if name == "__getitem__":
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return index if any(map(_is_range_or_mask, index)) else ()
+    if name.strip("_").removeprefix("r").removeprefix("i") in _VALUES or name.strip("_") in _VALUES:
+        return ()
+    # In any other function a whole number behind the first argument may be a size or a dimension.
+    return tuple(_whole_numbers(everything[1:]))
+
+
+def _whole_numbers(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    for x in arguments:
+        if isinstance(x, (tuple, list)):
+            yield from _whole_numbers(x)
+        elif isinstance(x, Tensor) and x.dim() == 0 and not x.dtype.is_floating_point:
+            yield x
+
+
+def _is_range_or_mask(x: Any) -> bool:
+    return isinstance(x, slice) or (isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint8))

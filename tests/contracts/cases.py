@@ -64,7 +64,10 @@ ONE, TWO, LOOP, THREE = Mode(1), Mode(2), Mode(2, side_by_side=False), Mode(3)
 
 @dataclass(frozen=True)
 class Case:
-    """One objective and one program; names refer to the tables above."""
+    """One objective and one program; names refer to the tables above.
+
+    The estimator stands at the discrete sites, and at the Normal ones too if ``everywhere``.
+    """
 
     scenario: str
     bound: str
@@ -72,10 +75,12 @@ class Case:
     mode: Mode = ONE
     frozen: bool = False
     estimator: str = "score function"
+    everywhere: bool = False
 
     def __str__(self) -> str:
         parts = [self.scenario, self.bound, str(self.mode), self.estimator, self.baseline]
-        return "-".join([*parts, "frozen"] if self.frozen else parts)
+        parts += ["frozen"] * self.frozen + ["everywhere"] * self.everywhere
+        return "-".join(parts)
 
     @property
     def program(self) -> Scenario:
@@ -86,21 +91,20 @@ class Case:
         return BOUNDS[self.bound][1]
 
     def objective(self) -> dsvi.Objective:
-        """The objective, with the case's estimator at every discrete site."""
+        """The objective, with the case's estimator where it says."""
+        sites = self.program.latents if self.everywhere else self.program.discrete
         one = ESTIMATORS[self.estimator](BASELINES[self.baseline]())
         return dsvi.Objective(
             BOUNDS[self.bound][0],
             num_particles=self.mode.num_particles,
             vectorize_particles=self.mode.side_by_side,
-            estimators=dict.fromkeys(self.program.discrete, one),
+            estimators=dict.fromkeys(sites, one),
             frozen=self.frozen,
         )
 
     def exact(self) -> oracles.Exact:
         """The objective, ready to be run at forced draws."""
-        return oracles.Exact(
-            self.objective(), self.program, side_by_side=self.mode.side_by_side
-        )
+        return oracles.Exact(self.objective(), self.program, side_by_side=self.mode.side_by_side)
 
     @contextmanager
     def warned(self) -> Iterator[None]:
@@ -120,13 +124,16 @@ def _offered(baseline: str, mode: Mode) -> bool:
 
 
 def _everything_on_one_program() -> Iterator[Case]:
-    """Every bound x estimator x baseline x particle mode, live and frozen, on two linked bits."""
+    """Every bound x estimator x baseline x particle mode, live and frozen, on two linked bits.
+
+    Three particles side by side and live only: they add nothing to two but time.
+    """
     for bound in BOUNDS:
         for estimator in ESTIMATORS:
             for baseline in BASELINES:
                 for mode in (ONE, TWO, LOOP, THREE):
                     for frozen in (False, True):
-                        if _offered(baseline, mode):
+                        if _offered(baseline, mode) and not (frozen and mode is THREE):
                             yield Case("pair", bound, baseline, mode, frozen, estimator)
 
 
@@ -141,8 +148,8 @@ def _every_program() -> Iterator[Case]:
             for mode in (ONE, TWO, LOOP):
                 if mode.side_by_side and mode.num_particles > 1 and not scenario.broadcasts:
                     continue
-                # 256 joint draws of two particles: once is enough.
-                if name in ("grid", "masked") and mode is LOOP and bound != "iwae":
+                # 144 to 256 joint draws of two particles: once in a loop is enough.
+                if name in ("events", "grid", "masked") and mode is LOOP and bound != "iwae":
                     continue
                 while not _offered(turns[turn % len(turns)], mode):
                     turn += 1
@@ -153,4 +160,27 @@ def _every_program() -> Iterator[Case]:
 DISCRETE = [*_everything_on_one_program(), *_every_program()]
 DISCRETE += [Case("nested", bound, "moving average") for bound in BOUNDS]
 
-MIXED = [name for name, scenario in SCENARIOS.items() if scenario.copies]
+
+def _mixed(baselines: list[str], frozen: bool) -> Iterator[Case]:
+    """Every bound on every program with Normal sites, the baselines taking turns."""
+    turn = 0
+    for name, scenario in SCENARIOS.items():
+        if not scenario.copies:
+            continue
+        for bound in BOUNDS:
+            for mode in (ONE, TWO, LOOP):
+                while not _offered(baselines[turn % len(baselines)], mode):
+                    turn += 1
+                yield Case(name, bound, baselines[turn % len(baselines)], mode, frozen)
+                turn += 1
+
+
+MIXED_LIVE = list(_mixed(list(BASELINES), frozen=False))
+MIXED_FROZEN = list(_mixed(list(BASELINES), frozen=True))
+MIXED_FROZEN += [Case("normal_first", "iwae", "leave-one-out", THREE, frozen=True)]
+SCORED = [
+    Case("normal_first", bound, baseline, mode, frozen, everywhere=True)
+    for bound in BOUNDS
+    for baseline, mode in (("moving average", ONE), ("leave-one-out", TWO))
+    for frozen in (False, True)
+]

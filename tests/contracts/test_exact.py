@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contracts.cases import BOUNDS, DISCRETE, Case
+from tests.contracts.cases import DISCRETE, Case
 from tests.oracles import assert_same, truth
 
 
