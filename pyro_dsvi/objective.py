@@ -20,6 +20,7 @@ from pyro_dsvi.errors import (
 )
 from pyro_dsvi.estimators import Bias, Estimator
 from pyro_dsvi.estimators.law import innermost
+from pyro_dsvi.graph.gains import open_gates
 from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.graph.remarks import remarks
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
@@ -218,7 +219,10 @@ class Objective(ELBO, torch.nn.Module):
         assembler = Assembler(self.bound, runs, args, kwargs)
         if learning:
             assembled = assembler.assemble()
-            assembler.open_gates(assembled.bundles, [execution.gates for execution in executions])
+            gates = [execution.gates for execution in executions]
+            if any(gates):
+                rows, layout = assembler.rows(), assembler.layout
+                open_gates(self.bound, assembled.bundles, rows, gates, layout)
             announce(self.baselines)
         else:
             assembled = assembler.evaluate()

@@ -26,14 +26,15 @@ _SHAPE_TELLS = frozenset(
     """
     nonzero argwhere masked_select unique unique_consecutive _unique2 repeat_interleave bincount
     zeros ones empty full rand randn randint randperm arange range linspace logspace eye
-    new_zeros new_ones new_empty new_full tril_indices triu_indices
+    tril_indices triu_indices
     """.split()
 )
 # or of one that stands for a size, behind the tensor itself.
 _SIZED = frozenset(
     """
     expand repeat tile reshape view narrow split chunk tensor_split unflatten as_strided unfold pad
-    interpolate topk diag resize_ multinomial hsplit vsplit dsplit broadcast_to select
+    new_zeros new_ones new_empty new_full interpolate topk diag resize_ multinomial select
+    hsplit vsplit dsplit broadcast_to
     """.split()
 )
 # Functions in which a whole number behind the first argument is a value or an index, and no size.

@@ -79,6 +79,8 @@ class Latent:
             parameters, where a frozen pass has taken that gradient out; else None.
         plates: names of the plates it lives in.
         bit: its own bit in the costs' reach.
+        scale: the site's whole scale, subsampling included.
+        mask: the site's mask, and its distribution's, as one; None if there is none.
     """
 
     site: str
@@ -89,6 +91,8 @@ class Latent:
     own: Tensor | None
     plates: frozenset[str]
     bit: int
+    scale: Any
+    mask: Any
 
 
 @dataclass(eq=False, slots=True)
@@ -101,6 +105,7 @@ class Run:
         costs: the terms of its log weight.
         latents: the guide's draws by name.
         plates: the vectorised plates by name, that of the particles apart.
+        sequential: the plates that are iterated over, and what their subsampling scales by.
     """
 
     rows: int
@@ -108,6 +113,7 @@ class Run:
     costs: list[Cost] = field(default_factory=list)
     latents: dict[str, Latent] = field(default_factory=dict)
     plates: dict[str, Plate] = field(default_factory=dict)
+    sequential: dict[str, float] = field(default_factory=dict)
 
     def read_model(self, sites: Mapping[str, Any], reach: Mapping[str, int]) -> None:
         """Add the model's log densities; to be called after :meth:`read_guide`.
@@ -169,8 +175,9 @@ class Run:
                 own = -scale_and_mask(score, msg["scale"], _whole_mask(msg))
             bit = EVERYTHING if estimator is _OUTSIDE else bits.get(name, EVERYTHING)
             plates = self._plates(msg)
-            latent = Latent(name, estimator, msg["fn"], msg["value"], score, own, plates, bit)
-            self.latents[name] = latent
+            weight = msg["scale"], _whole_mask(msg)
+            drawn = msg["fn"], msg["value"]
+            self.latents[name] = Latent(name, estimator, *drawn, score, own, plates, bit, *weight)
 
     def _add_cost(self, msg: Any, of_guide: bool, log_density: Tensor, reach: int) -> None:
         plates = self._plates(msg)
@@ -194,14 +201,17 @@ class Run:
             return frozenset()
         names = []
         for frame in stack:
-            if frame.dim is None or frame.name == PARTICLES:
+            if frame.name == PARTICLES:
+                continue
+            full = frame.size if frame.full_size is None else frame.full_size
+            if frame.dim is None:
+                self.sequential[frame.name] = full / frame.size
                 continue
             name = frame.name
             if name in self.plates and self.plates[name].dim != frame.dim:
                 name = f"{name} (dim {frame.dim})"
             names.append(name)
             if name not in self.plates:
-                full = frame.size if frame.full_size is None else frame.full_size
                 self.plates[name] = Plate(name, frame.dim, full / frame.size)
         return frozenset(names)
 

@@ -16,6 +16,15 @@ def remarks(
 ) -> Iterator[Remark]:
     """Warnings about plates whose elements the bound ties together."""
     name = type(bound).__name__
+    if not bound.additive:
+        for plate, scale in {k: v for run in runs for k, v in run.sequential.items()}.items():
+            yield (
+                PlatesMergedWarning,
+                f"{name}: plate {plate!r} is merged: a plate that is iterated over stands under "
+                "one bound as a whole; for a bound per element use it as a context, with plate:",
+            )
+            if scale != 1:
+                yield NotABoundWarning, _no_bound(name, plate)
     for bundle in bundles:
         if not bundle.merged:
             continue
@@ -29,12 +38,15 @@ def remarks(
         )
         for plate in sorted(bundle.merged):
             if layout.plates[plate].scale != 1:
-                yield (
-                    NotABoundWarning,
-                    f"{name}: plate {plate!r} is subsampled and merged, so its scale stands inside "
-                    "the logarithm and the estimate is no bound on the log evidence; use "
-                    "dsvi.bounds.Evidence() or the whole data",
-                )
+                yield NotABoundWarning, _no_bound(name, plate)
+
+
+def _no_bound(name: str, plate: str) -> str:
+    return (
+        f"{name}: plate {plate!r} is subsampled and merged, so its scale stands inside the "
+        "logarithm and the estimate is no bound on the log evidence; use dsvi.bounds.Evidence() "
+        "or the whole data"
+    )
 
 
 def _outside(bundle: Bundle, runs: Sequence[Run]) -> list[str]:

@@ -13,7 +13,7 @@ References:
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,12 +26,6 @@ from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.credit import downstream_credits
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Latent, Run
-
-
-class Gated(Protocol):
-    """A value whose incoming gradient is multiplied by ``gain``."""
-
-    gain: Tensor | None
 
 
 @dataclass(eq=False)
@@ -81,26 +75,6 @@ class Assembler:
         groups, _, total = self._bounded()
         return Assembled(total, total, groups)
 
-    def open_gates(self, groups: Sequence[Bundle], gates: Sequence[Mapping[str, Gated]]) -> None:
-        """Give each gated draw the gain of the bound that it stands under.
-
-        Args:
-            groups: the terms that stand under one bound.
-            gates: for each run, the gates by site.
-        """
-        for group in groups:
-            if not any(gate.keys() & group.latents for gate in gates):
-                continue
-            gain = self.bound.gain(group.log_w.detach())
-            for (run, rows), by_site in zip(self._rows(), gates, strict=True):
-                for site in by_site.keys() & group.latents:
-                    latent = run.latents[site]
-                    event = latent.q.event_dim
-                    batch = latent.value.dim() - event
-                    mine = gain[rows]
-                    shape = tuple(mine.shape[mine.dim() - batch :])
-                    by_site[site].gain = mine.reshape(shape + (1,) * event)
-
     # -- bounds that are sums of costs -------------------------------------------------------
 
     def _additive(self) -> Assembled:
@@ -144,7 +118,7 @@ class Assembler:
             for site in sorted(group.latents):
                 parts = [
                     (run, run.latents[site], rows)
-                    for run, rows in self._rows()
+                    for run, rows in self.rows()
                     if site in run.latents and run.latents[site].score is not None
                 ]
                 if not parts:
@@ -176,7 +150,8 @@ class Assembler:
         parts = [v.sum() * g.weight for v, g in zip(values, groups, strict=True)]
         return groups, values, _sum(parts if constant is None else [*parts, constant])
 
-    def _rows(self) -> Iterator[tuple[Run, Tensor]]:
+    def rows(self) -> Iterator[tuple[Run, Tensor]]:
+        """The runs, each with the indices of its particles."""
         start = 0
         for run in self.runs:
             yield run, torch.arange(start, start + run.rows, device=self.layout.device)
