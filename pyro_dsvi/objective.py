@@ -270,9 +270,10 @@ class Objective(ELBO, torch.nn.Module):
 
     def _check_names(self, executions: list[Execution]) -> None:
         """Refuse an estimator for a site that does not exist, once for a pair of programs."""
+        if self._names_checked:
+            return
         followed = [e.influence for e in executions if e.influence is not None]
-        branching = any(influence.escaped for influence in followed)
-        if self._names_checked or not followed or branching:
+        if not followed or any(influence.escaped for influence in followed):
             return  # a branch that was not taken may hold the site
         known = {name for execution in executions for name in execution.guide.choices}
         unknown = set(self.strategy.by_name) - known

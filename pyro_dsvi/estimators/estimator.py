@@ -42,11 +42,14 @@ class Estimator(ABC):
         bias: what is known of the gradient's expectation.
         passes_gradient: whether the drawn value carries a gradient; if not, it is detached.
         baseline: the baseline whose state the objective keeps, if there is one.
+        elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
+            that several sites may be shown to it as one.
     """
 
     bias: ClassVar[Bias]
     passes_gradient: ClassVar[bool]
     baseline: Baseline | None = None
+    elementwise: ClassVar[bool] = False
 
     @abstractmethod
     def objection(self, q: Any) -> str | None:

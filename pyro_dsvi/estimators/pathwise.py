@@ -31,6 +31,7 @@ class Pathwise(Estimator):
 
     bias: ClassVar[Bias] = Bias.UNBIASED
     passes_gradient: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def objection(self, q: Any) -> str | None:
         if getattr(q, "has_rsample", False):

@@ -40,6 +40,7 @@ class ScoreFunction(Estimator):
 
     bias: ClassVar[Bias] = Bias.UNBIASED
     passes_gradient: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.baseline is not None and not isinstance(self.baseline, Baseline):

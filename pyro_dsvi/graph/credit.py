@@ -10,6 +10,7 @@ References:
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -19,20 +20,23 @@ from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Cost, Latent, Run
 
 
-def downstream_credits(run: Run, layout: Layout) -> dict[str, Tensor]:
-    """Credit of each latent of a run that needs it, in nats, shape ``[rows, *plates]``."""
+def downstream_credits(run: Run, layout: Layout) -> Iterator[tuple[list[Latent], Tensor]]:
+    """Credits of a run's latents, for those that live in the same plates together.
+
+    Yields:
+        The latents, and their credits in nats, shape ``[latents, rows, *plates]``.
+    """
     latents: dict[frozenset[str], list[Latent]] = defaultdict(list)
     for latent in run.latents.values():
         if latent.score is not None:
             latents[latent.plates].append(latent)
     if not latents:
-        return {}
+        return
     costs: dict[frozenset[str], list[Cost]] = defaultdict(list)
     for cost in sorted(run.costs, key=lambda cost: cost.of_guide):
         costs[cost.plates].append(cost)
     with torch.no_grad():
         stacks = {plates: _stack(group, run, layout) for plates, group in costs.items()}
-    credit: dict[str, Tensor] = {}
     for target, group in latents.items():
         bits = tuple(latent.bit for latent in group)
         parts = []
@@ -41,9 +45,7 @@ def downstream_credits(run: Run, layout: Layout) -> dict[str, Tensor]:
             parts.append(_masked_sum(bits, reaches, layout.sum_to(stack, plates, target)))
         total = sum(parts[1:], parts[0])
         shape = (len(group), *_shape(group[0], run, layout))
-        total = total if total.shape == shape else total.expand(shape)
-        credit.update((latent.site, row) for latent, row in zip(group, total, strict=True))
-    return credit
+        yield group, total if total.shape == shape else total.expand(shape)
 
 
 def _stack(group: list[Cost], run: Run, layout: Layout) -> Tensor:

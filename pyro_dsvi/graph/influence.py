@@ -197,6 +197,8 @@ class Influence(TorchFunctionMode):
                 reach |= self._of_arguments((x,))
         if made is Tensor and usual and args and out is not args[0]:
             setattr(out, _MARK, (run, reach))
+        elif usual and made in (tuple, list) and out and type(out[0]) is Tensor:
+            self._mark(out, reach)
         else:
             self._mark_result(func, args, kwargs or {}, out, reach)
         return out

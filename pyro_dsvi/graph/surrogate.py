@@ -79,21 +79,45 @@ class Assembler:
 
     def _additive(self) -> Assembled:
         total = self._total()
+        visits: list[tuple[Estimator, Visit]] = []
         pieces: dict[str, list[tuple[Run, Latent, Tensor]]] = defaultdict(list)
         for run in self.runs:
-            for site, credit in downstream_credits(run, self.layout).items():
-                pieces[site].append((run, run.latents[site], credit))
-        visits = []
+            for latents, credits in downstream_credits(run, self.layout):
+                if _may_be_shown_as_one(latents, credits):
+                    visits.append(self._visit_of_many(latents, credits))
+                    continue
+                for latent, credit in zip(latents, credits, strict=True):
+                    pieces[latent.site].append((run, latent, credit))
         for site, parts in pieces.items():
             credit = _cat([credit for _, _, credit in parts])
-            scale = 1.0
-            for plate in parts[0][1].plates:
-                scale *= self.layout.plates[plate].scale
-            share = 1 / self.num_particles
+            scale, share = self._scale(parts[0][1]), 1 / self.num_particles
             visits.append(
                 self._visit(site, parts, credit, share, scale, lambda c=credit: self._rivals(c))
             )
         return Assembled(total, self._with_terms(total, visits))
+
+    def _visit_of_many(self, latents: Sequence[Latent], credits: Tensor) -> tuple[Estimator, Visit]:
+        """Sites in the same plates, whose estimator does not tell them apart, as one."""
+        scores = torch.stack([latent.score for latent in latents if latent.score is not None])
+        return latents[0].estimator, Visit(
+            site=", ".join(latent.site for latent in latents),
+            credit=credits,
+            score=scores.reshape(credits.shape),
+            share=1 / self.num_particles,
+            scale=self._scale(latents[0]),
+            leave_one_out=lambda: torch.stack([self._rivals(credit) for credit in credits]),
+            score_norm=lambda: torch.stack(
+                [self._score_norm(latent, credits.shape[1]) for latent in latents]
+            ),
+            args=self.args,
+            kwargs=self.kwargs or {},
+        )
+
+    def _scale(self, latent: Latent) -> float:
+        scale = 1.0
+        for plate in latent.plates:
+            scale *= self.layout.plates[plate].scale
+        return scale
 
     def _total(self) -> Tensor:
         costs = [cost for run in self.runs for cost in run.costs]
@@ -211,6 +235,21 @@ class Assembler:
             square = gradient.square()
             total = total + (square.flatten(-extra).sum(-1) if extra > 0 else square)
         return self.layout.arrange(total, rows)
+
+
+def _may_be_shown_as_one(latents: Sequence[Latent], credits: Tensor) -> bool:
+    first = latents[0]
+    if not first.estimator.elementwise or first.estimator.baseline is not None:
+        return False
+    return (
+        all(
+            latent.estimator == first.estimator
+            and latent.score is not None
+            and latent.score.numel() == credits[0].numel()
+            for latent in latents
+        )
+        and len({latent.score.shape for latent in latents if latent.score is not None}) == 1
+    )
 
 
 def _flat(x: Tensor) -> Tensor:
