@@ -9,7 +9,6 @@ References:
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ class Baseline(torch.nn.Module, ABC):
         min_particles: the fewest particles the baseline can work with.
     """
 
-    min_particles: ClassVar[int] = 1
+    min_particles: int = 1
 
     @abstractmethod
     def predict(self, visit: Visit) -> Tensor:

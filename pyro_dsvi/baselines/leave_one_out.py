@@ -10,8 +10,6 @@ References:
     :cite:p:`kool2019buy`, :cite:p:`mnih2016vimco`
 """
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from pyro_dsvi.baselines.baseline import Baseline
@@ -28,7 +26,7 @@ class LeaveOneOut(Baseline):
         >>> elbo = dsvi.ScoreFunctionELBO(dsvi.baselines.LeaveOneOut(), num_particles=4)
     """
 
-    min_particles: ClassVar[int] = 2
+    min_particles: int = 2
 
     def predict(self, visit: Visit) -> Tensor:
         return visit.leave_one_out()

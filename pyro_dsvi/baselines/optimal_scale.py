@@ -9,8 +9,6 @@ References:
     :cite:p:`greensmith2004`, :cite:p:`ranganath2014bbvi`
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -37,8 +35,6 @@ class OptimalScale(Baseline):
         >>> elbo = dsvi.ScoreFunctionELBO(scaled)
     """
 
-    min_particles: ClassVar[int] = 1
-
     def __init__(self, baseline: Baseline, *, decay: float = 0.99) -> None:
         super().__init__()
         if not isinstance(baseline, Baseline):
@@ -50,7 +46,7 @@ class OptimalScale(Baseline):
             raise InvalidArgument(f"OptimalScale: decay must be in [0, 1), got {decay}")
         self.baseline = baseline
         self.decay = decay
-        self.min_particles = baseline.min_particles  # type: ignore[misc]
+        self.min_particles = baseline.min_particles
         self.moments = PerSite()
 
     def coefficient(self, visit: Visit) -> Tensor:
