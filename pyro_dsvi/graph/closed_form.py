@@ -23,7 +23,7 @@ from torch.distributions import biject_to, kl_divergence
 from torch.distributions.transforms import AffineTransform, ComposeTransform
 
 from pyro_dsvi.estimators.law import innermost, is_point_mass, sampling_law
-from pyro_dsvi.graph.nodes import Cost, Run
+from pyro_dsvi.graph.nodes import Cost, Run, same_weight
 
 _GAUSSIAN = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
 
@@ -219,15 +219,7 @@ def _expected(weight: Cost, value: Tensor, reach: int, terms: _Terms, drawn: str
 
 
 def _same_weight(a: Cost, b: Cost) -> bool:
-    return a.plates == b.plates and _same(a.scale, b.scale) and _same(a.mask, b.mask)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if a is b:
-        return True
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return _equal(a, b)
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
+    return a.plates == b.plates and same_weight(a, b)
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -15,14 +15,13 @@ References:
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from pyro_dsvi.bounds import Bound
 from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.graph.bundle import Bundle
 from pyro_dsvi.graph.layout import Layout
-from pyro_dsvi.graph.nodes import Latent, Run
+from pyro_dsvi.graph.nodes import Latent, Run, same_weight
 
 
 class Gated(Protocol):
@@ -81,15 +80,9 @@ def _of_site(gain: Tensor, latent: Latent, weight: float, layout: Layout) -> Ten
 def _refuse_unequal(latents: Sequence[Latent]) -> None:
     first = latents[0]
     for latent in latents[1:]:
-        if not (_same(first.scale, latent.scale) and _same(first.mask, latent.mask)):
+        if not same_weight(first, latent):
             raise IncompatibleSite(
                 f"site {latent.site!r}: its scale or mask differs from that of {first.site!r} "
                 "under the same K-sample bound, so no doubly reparameterised gradient is right "
                 "for both; scale and mask them alike, or use frozen=False"
             )
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a is b or (a.shape == b.shape and torch.equal(a, b))
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b

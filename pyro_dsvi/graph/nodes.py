@@ -216,6 +216,17 @@ class Run:
         return frozenset(names)
 
 
+def same_weight(a: Cost | Latent, b: Cost | Latent) -> bool:
+    """Whether two sites enter the log weight with the same scale and mask."""
+    return _same(a.scale, b.scale) and _same(a.mask, b.mask)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or (a.shape == b.shape and torch.equal(a, b))
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
+
+
 def _passes(estimator: Estimator | None) -> bool:
     return estimator is None or estimator.passes_gradient
 
