@@ -102,10 +102,9 @@ class Objective(ELBO, torch.nn.Module):
         self.strategy = Strategy(default, dict(estimators or {}), num_particles, frozen)
         self.baselines = Keeper()
         for name, estimator in self.strategy.by_name.items():
-            if estimator.baseline is not None:
-                self.baselines.keep(name, estimator.baseline)
-        if isinstance(default, Everywhere) and default.estimator.baseline is not None:
-            self.baselines.keep("every site", default.estimator.baseline)
+            self.baselines.keep(name, estimator.learner)
+        if isinstance(default, Everywhere):
+            self.baselines.keep("every site", default.estimator.learner)
         self._known: tuple[Program, Program, int | None] | None = None
         self._choices: dict[str, tuple[Any, Choice]] = {}
         self._follow = True
@@ -212,6 +211,9 @@ class Objective(ELBO, torch.nn.Module):
         else:
             executions = [executor.side_by_side(self.num_particles, nesting)]
         runs = [execution.run for execution in executions]
+        if learning:
+            for execution in executions:
+                executor.answer(execution)
         self._follow = any(
             latent.score is not None for run in runs for latent in run.latents.values()
         )
@@ -263,8 +265,7 @@ class Objective(ELBO, torch.nn.Module):
                 BiasedEstimatorWarning,
                 f"site {name!r}: {type(choice.estimator).__name__} is biased",
             )
-        if choice.estimator.baseline is not None:
-            self.baselines.keep(name, choice.estimator.baseline)
+        self.baselines.keep(name, choice.estimator.learner)
         self._choices[name] = (key, choice)
         return choice
 

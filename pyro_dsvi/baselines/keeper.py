@@ -1,17 +1,16 @@
-"""The baselines of an objective, by site: whose state is saved, moved and handed on."""
+"""What an objective learns beside the programs, by site: saved, moved and handed on."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from pyro_dsvi.baselines.baseline import Baseline
-
 
 class Keeper(torch.nn.ModuleDict):
-    """Owns the baselines that an objective meets.
+    """Owns the baselines, and other learners of the estimators, that an objective meets.
 
-    A baseline that a guide builds anew in every step goes on from the state of the one before it.
+    One that a guide builds anew in every step goes on from the state of the one before it, by its
+    method ``inherit``.
     State that is loaded for a site which has not been met waits until it is.
     """
 
@@ -19,18 +18,19 @@ class Keeper(torch.nn.ModuleDict):
         super().__init__()
         self._waiting: dict[str, dict[str, Any]] = {}
 
-    def keep(self, site: str, baseline: Baseline) -> None:
-        """Take a site's baseline in."""
-        if any(baseline is kept for kept in self.values()):
+    def keep(self, site: str, learner: torch.nn.Module | None) -> None:
+        """Take in what a site's estimator learns, if anything."""
+        if learner is None or any(learner is kept for kept in self.values()):
             return
         key = "at " + site.replace(".", "/")  # a module's name may not hold a dot
         previous = dict(self.items()).get(key)
-        if isinstance(previous, Baseline):
-            baseline.inherit(previous)
-        self[key] = baseline
+        inherit: Any = getattr(learner, "inherit", None)
+        if previous is not None and inherit is not None:
+            inherit(previous)
+        self[key] = learner
         waiting = self._waiting.pop(key, None)
         if waiting is not None:
-            baseline.load_state_dict(waiting)
+            learner.load_state_dict(waiting)
 
     def _load_from_state_dict(  # torch's hook behind load_state_dict
         self, state_dict: Mapping[str, Any], prefix: str, *rest: Any

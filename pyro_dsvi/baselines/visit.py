@@ -4,7 +4,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+
+
+@dataclass(eq=False)
+class Counterfactual:
+    """Other values of a site, at which its estimator asks what the credit would have been.
+
+    The guide's draws downstream of the site are made anew at these values, all others are held.
+
+    Attributes:
+        values: the values, shape ``[A, *value.shape]``.
+        slopes: whether the credits are to be differentiable in the values.
+        noise: whatever the estimator wants to find again in the visit.
+    """
+
+    values: Tensor
+    slopes: bool = False
+    noise: Any = None
 
 
 @dataclass(eq=False)
@@ -28,6 +46,12 @@ class Visit:
             the site's distribution, shape ``[K, *plates]``; computed when called.
         args: the program's positional arguments.
         kwargs: the program's keyword arguments.
+        q: the site's distribution; like the three that follow, only for estimators that ask for
+            counterfactual credits, which are shown the particles of one run at a time.
+        value: the site's draw.
+        counterfactual: what the estimator asked for.
+        credits: what the value would have been answerable for, in nats, shape
+            ``[A, K, *plates]``; differentiable in the values if that was asked for.
     """
 
     site: str
@@ -39,3 +63,22 @@ class Visit:
     score_norm: Callable[[], Tensor]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    q: Any = None
+    value: Tensor = field(default_factory=lambda: torch.zeros(()))
+    counterfactual: Counterfactual | None = None
+    credits: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def per_value(self, x: Tensor) -> Tensor:
+        """Numbers per plate element, such as the credit, shaped to multiply the site's value.
+
+        Args:
+            x: shape ``[..., K, *plates]``, with as many leading axes as there may be.
+
+        Returns:
+            The same numbers, broadcastable to ``[..., *value.shape]``.
+        """
+        axes = self.credit.dim()
+        leading, own = x.shape[: x.dim() - axes], x.shape[x.dim() - axes :]
+        batch = len(self.q.batch_shape)
+        event = (1,) * len(self.q.event_shape)
+        return x.reshape((*leading, *own[axes - batch :], *event))

@@ -108,6 +108,22 @@ class Bound(ABC):
         # [K, K, *plates]: axis 0 runs over the particles of the bound, axis 1 over the one left out
         return self.value(torch.where(mine, others, log_w.unsqueeze(1)))
 
+    def replaced(self, log_w: Tensor, others: Tensor, particles: Tensor) -> Tensor:
+        r"""The bound with :math:`\ell_k` replaced by another value, for one k at a time.
+
+        Args:
+            log_w: log weights in nats, shape ``[K, *plates]``.
+            others: values to put in the place of one, in nats, shape ``[A, R, *plates]``.
+            particles: the particle k that each of the R stands for, shape ``[R]``.
+
+        Returns:
+            The bound in nats, shape ``[A, R, *plates]``, differentiable in ``others``.
+        """
+        each = torch.arange(len(log_w), device=log_w.device)
+        mine = each.unsqueeze(1) == particles.to(log_w.device)
+        mine = mine.reshape(len(log_w), 1, len(particles), *(1,) * (log_w.dim() - 1))
+        return self.value(torch.where(mine, others, log_w[:, None, None]))
+
 
 def exclusive_sum(log_w: Tensor, logarithmic: bool) -> Tensor:
     """Sum of all entries but one along axis 0, in log space if asked, without subtracting.

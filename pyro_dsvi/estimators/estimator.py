@@ -1,16 +1,18 @@
 """An estimator says how a bound's sensitivity is sent back across a sampled site.
 
-Each one answers three questions: how the site is drawn, whether the drawn value carries a gradient,
-and which density the site's credit multiplies in the surrogate.
+Each one answers four questions: how the site is drawn, whether the drawn value carries a gradient,
+at which other values it wants to know the credit, and what it adds to the surrogate: an inner
+product of weights and a function of the distribution's parameters, most often its log density.
 """
 
 from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
-from pyro_dsvi.baselines import Baseline, Visit
+from pyro_dsvi.baselines import Baseline, Counterfactual, Visit
 
 
 class Bias(Enum):
@@ -22,17 +24,24 @@ class Bias(Enum):
 
 
 class Surrogate(NamedTuple):
-    """What a site adds to the objective: the inner product of a weight and a log density.
+    """What a site adds to the objective: the inner product of a weight and a score.
 
     Attributes:
-        weight: the site's credit less its baseline, in nats, without gradient.
-        score: log density in nats, of the same shape.
+        weight: in nats, without gradient; most often the site's credit less its baseline.
+        score: what carries the gradient, of the same shape; most often a log density.
         auxiliary: scalar loss of the estimator's own parameters, or None.
     """
 
     weight: Tensor
     score: Tensor
     auxiliary: Tensor | None = None
+
+    @classmethod
+    def sum(cls, *products: tuple[Tensor, Tensor], auxiliary: Tensor | None = None) -> "Surrogate":
+        """Several inner products as one; each weight is broadcast to its score."""
+        weights = [weight.detach().expand(score.shape).reshape(-1) for weight, score in products]
+        scores = [score.reshape(-1) for _, score in products]
+        return cls(torch.cat(weights), torch.cat(scores), auxiliary)
 
 
 class Estimator(ABC):
@@ -41,7 +50,11 @@ class Estimator(ABC):
     Attributes:
         bias: what is known of the gradient's expectation.
         passes_gradient: whether the drawn value carries a gradient; if not, it is detached.
-        baseline: the baseline whose state the objective keeps, if there is one.
+        baseline: what is subtracted from the credit, if anything is.
+        learner: the module whose state the objective keeps and trains, if there is one; by default
+            the baseline.
+        joint: whether counterfactual values may be put in at all elements of a plate at once even
+            where the elements answer for a common cost.
         elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
             that several sites may be shown to it as one.
     """
@@ -50,6 +63,11 @@ class Estimator(ABC):
     passes_gradient: ClassVar[bool]
     baseline: Baseline | None = None
     elementwise: ClassVar[bool] = False
+    joint: ClassVar[bool] = True
+
+    @property
+    def learner(self) -> torch.nn.Module | None:
+        return self.baseline
 
     @abstractmethod
     def objection(self, q: Any) -> str | None:
@@ -58,6 +76,18 @@ class Estimator(ABC):
     def draw(self, q: Any) -> Tensor:
         """Draw the site's value; by default as Pyro does (``rsample`` where there is one)."""
         return q()
+
+    def counterfactual(self, q: Any, value: Tensor) -> Counterfactual | None:
+        """Other values at which the credit is asked for; None if the drawn one is enough.
+
+        The value has been drawn already, by whomever: what an estimator needs to know of the noise
+        behind it, it draws from the noise's distribution given the value.
+        """
+        return None
+
+    def stand_in(self, q: Any) -> Tensor | None:
+        """A draw that passes a gradient, for sites upstream which ask for slopes; None if none."""
+        return self.draw(q) if self.passes_gradient else None
 
     def needs_credit(self, q: Any) -> bool:
         """Whether the draw must answer for costs; False if its value carries all sensitivity."""

@@ -10,7 +10,7 @@ References:
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import torch
@@ -20,23 +20,34 @@ from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Cost, Latent, Run
 
 
+@torch.no_grad()
 def downstream_credits(run: Run, layout: Layout) -> Iterator[tuple[list[Latent], Tensor]]:
     """Credits of a run's latents, for those that live in the same plates together.
 
     Yields:
         The latents, and their credits in nats, shape ``[latents, rows, *plates]``.
     """
+    yield from _credits([x for x in run.latents.values() if x.score is not None], run, layout)
+
+
+def downstream_credit(site: str, run: Run, layout: Layout) -> Tensor:
+    """Credit of one latent in nats, shape ``[rows, *plates]``, differentiable."""
+    ((_, credit),) = _credits([run.latents[site]], run, layout)
+    return credit[0]
+
+
+def _credits(
+    wanted: Iterable[Latent], run: Run, layout: Layout
+) -> Iterator[tuple[list[Latent], Tensor]]:
     latents: dict[frozenset[str], list[Latent]] = defaultdict(list)
-    for latent in run.latents.values():
-        if latent.score is not None:
-            latents[latent.plates].append(latent)
+    for latent in wanted:
+        latents[latent.plates].append(latent)
     if not latents:
         return
     costs: dict[frozenset[str], list[Cost]] = defaultdict(list)
     for cost in sorted(run.costs, key=lambda cost: cost.of_guide):
         costs[cost.plates].append(cost)
-    with torch.no_grad():
-        stacks = {plates: _stack(group, run, layout) for plates, group in costs.items()}
+    stacks = {plates: _stack(group, run, layout) for plates, group in costs.items()}
     for target, group in latents.items():
         bits = tuple(latent.bit for latent in group)
         parts = []

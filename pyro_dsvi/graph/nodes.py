@@ -7,7 +7,7 @@ the latents that reach it.  A *latent* is a site that the guide draws.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions.unit import Unit
@@ -15,6 +15,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
+from pyro_dsvi.baselines import Counterfactual
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.estimators import Estimator, ScoreFunction
 from pyro_dsvi.estimators.law import sampling_law
@@ -81,6 +82,8 @@ class Latent:
         bit: its own bit in the costs' reach.
         scale: the site's whole scale, subsampling included.
         mask: the site's mask, and its distribution's, as one; None if there is none.
+        counterfactual: other values at which its estimator asks for the credit, if it does.
+        answers: where the credits at these values are to be found.
     """
 
     site: str
@@ -93,6 +96,15 @@ class Latent:
     bit: int
     scale: Any
     mask: Any
+    counterfactual: Counterfactual | None = None
+    answers: list["Answer"] = field(default_factory=list)
+
+
+class Answer(NamedTuple):
+    """Rows of a further run that hold a site's other values: for each one, all particles."""
+
+    run: "Run"
+    rows: slice
 
 
 @dataclass(eq=False, slots=True)

@@ -11,8 +11,9 @@ References:
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,13 @@ from pyro_dsvi.bounds import Bound
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.estimators.law import tensors_of
 from pyro_dsvi.graph.bundle import Bundle, bundles
+from pyro_dsvi.graph.counterfactual import additive_credits, joint_credits
 from pyro_dsvi.graph.credit import downstream_credits
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Latent, Run
+
+# A latent of one run, with its credits, or with the indices of the run's particles.
+_Part = tuple[Run, Latent, Tensor]
 
 
 @dataclass(eq=False)
@@ -60,7 +65,9 @@ class Assembler:
     kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.layout = Layout.of(self.runs)
+        latents = (latent for run in self.runs for latent in run.latents.values())
+        further = (answer.run for latent in latents for answer in latent.answers)
+        self.layout = Layout.of([*self.runs, *further])
         self.num_particles = sum(run.rows for run in self.runs)
 
     def assemble(self) -> Assembled:
@@ -80,7 +87,7 @@ class Assembler:
     def _additive(self) -> Assembled:
         total = self._total()
         visits: list[tuple[Estimator, Visit]] = []
-        pieces: dict[str, list[tuple[Run, Latent, Tensor]]] = defaultdict(list)
+        pieces: dict[str, list[_Part]] = defaultdict(list)
         for run in self.runs:
             for latents, credits in downstream_credits(run, self.layout):
                 if _may_be_shown_as_one(latents, credits):
@@ -88,12 +95,14 @@ class Assembler:
                     continue
                 for latent, credit in zip(latents, credits, strict=True):
                     pieces[latent.site].append((run, latent, credit))
-        for site, parts in pieces.items():
+        for parts in _shown_together(pieces.values()):
+            run, latent, _ = parts[0]
             credit = _cat([credit for _, _, credit in parts])
-            scale, share = self._scale(parts[0][1]), 1 / self.num_particles
-            visits.append(
-                self._visit(site, parts, credit, share, scale, lambda c=credit: self._rivals(c))
-            )
+            asked = latent.counterfactual is not None
+            others = additive_credits(latent, run, self.layout) if asked else None
+            scale, share = self._scale(latent), 1 / self.num_particles
+            rivals = partial(self._rivals, credit)
+            visits.append(self._visit(parts, credit, share, scale, rivals, others))
         return Assembled(total, self._with_terms(total, visits))
 
     def _visit_of_many(self, latents: Sequence[Latent], credits: Tensor) -> tuple[Estimator, Visit]:
@@ -138,35 +147,37 @@ class Assembler:
         surrogate, visits = total, []
         for group, value in zip(groups, values, strict=True):
             log_w = group.log_w.detach()
-            slope = None
-            for site in sorted(group.latents):
-                parts = [
-                    (run, run.latents[site], rows)
-                    for run, rows in self.rows()
-                    if site in run.latents and run.latents[site].score is not None
-                ]
-                if not parts:
-                    continue
+            sites = [list(self._parts(site)) for site in sorted(group.latents)]
+            for parts in _shown_together(sites):
+                run, latent, _ = parts[0]
                 rows = _cat([rows for _, _, rows in parts])
                 credit = value.detach().expand(len(rows), *value.shape)
-                visits.append(
-                    self._visit(
-                        site,
-                        parts,
-                        credit,
-                        group.weight,
-                        1.0,
-                        lambda w=log_w, r=rows: self.bound.leave_one_out(w)[r],
-                    )
+                asked = latent.counterfactual is not None
+                others = (
+                    joint_credits(latent, run, rows, group, self.bound, self.layout)
+                    if asked
+                    else None
                 )
-                for run, latent, mine in parts:
-                    if latent.own is None:
-                        continue
-                    slope = self.bound.slope(log_w) if slope is None else slope
-                    own = self.layout.arrange(latent.own, run.rows)
-                    own = self.layout.sum_to(own, latent.plates, group.shared)
-                    surrogate = surrogate + (slope[mine] * own).sum()
+                rivals = partial(self._joint_rivals, log_w, rows)
+                visits.append(self._visit(parts, credit, group.weight, 1.0, rivals, others))
+            owned = [part for parts in sites for part in parts if part[1].own is not None]
+            slope = self.bound.slope(log_w) if owned else log_w
+            for run, latent, rows in owned:
+                assert latent.own is not None  # as selected
+                own = self.layout.arrange(latent.own, run.rows)
+                own = self.layout.sum_to(own, latent.plates, group.shared)
+                surrogate = surrogate + (slope[rows] * own).sum()
         return Assembled(total, self._with_terms(surrogate, visits), groups)
+
+    def _parts(self, site: str) -> Iterator[_Part]:
+        """The runs in which a latent has a score, each with the indices of its particles."""
+        for run, rows in self.rows():
+            latent = run.latents.get(site)
+            if latent is not None and latent.score is not None:
+                yield run, latent, rows
+
+    def _joint_rivals(self, log_w: Tensor, rows: Tensor) -> Tensor:
+        return self.bound.leave_one_out(log_w)[rows]
 
     def _bounded(self) -> tuple[list[Bundle], list[Tensor], Tensor]:
         groups, constant = bundles(self.runs, self.layout)
@@ -183,13 +194,22 @@ class Assembler:
 
     # -- both --------------------------------------------------------------------------------
 
-    def _visit(self, site, parts, credit, share, scale, rivals) -> tuple[Estimator, Visit]:
+    def _visit(
+        self,
+        parts: list[_Part],
+        credit: Tensor,
+        share: float,
+        scale: float,
+        rivals: Callable[[], Tensor],
+        others: Tensor | None,
+    ) -> tuple[Estimator, Visit]:
         latents = [(latent, run.rows) for run, latent, _ in parts]
-        score = _cat([self.layout.arrange(latent.score, rows) for latent, rows in latents])
-        return latents[0][0].estimator, Visit(
-            site=site,
+        first = parts[0][1]
+        scores = [self.layout.arrange(_scored(latent), rows) for latent, rows in latents]
+        visit = Visit(
+            site=first.site,
             credit=credit,
-            score=score,
+            score=_cat(scores),
             share=share,
             scale=scale,
             leave_one_out=rivals,
@@ -197,6 +217,10 @@ class Assembler:
             args=self.args,
             kwargs=self.kwargs or {},
         )
+        if others is not None:
+            visit.q, visit.value, visit.credits = first.q, first.value, others
+            visit.counterfactual = first.counterfactual
+        return first.estimator, visit
 
     def _with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
         weights, scores, losses = [], [], []
@@ -221,8 +245,7 @@ class Assembler:
     def _score_norm(self, latent: Latent, rows: int) -> Tensor:
         """Squared norm of the score's gradient with respect to the distribution's parameters."""
         parameters = [p for p in tensors_of(latent.q) if p.requires_grad]
-        score = latent.score
-        assert score is not None  # only latents with a score are visited
+        score = _scored(latent)
         total = torch.zeros_like(score)
         if not parameters or not score.requires_grad:
             return self.layout.arrange(torch.ones_like(total), rows)
@@ -235,6 +258,20 @@ class Assembler:
             square = gradient.square()
             total = total + (square.flatten(-extra).sum(-1) if extra > 0 else square)
         return self.layout.arrange(total, rows)
+
+
+def _shown_together(sites: Iterable[list[_Part]]) -> Iterator[list[_Part]]:
+    """What of each site is shown in one visit: all its runs, or one where it asks of its own."""
+    for parts in sites:
+        if parts and parts[0][1].counterfactual is None:
+            yield parts
+        else:
+            yield from ([part] for part in parts)
+
+
+def _scored(latent: Latent) -> Tensor:
+    assert latent.score is not None  # only latents with a score are visited
+    return latent.score
 
 
 def _may_be_shown_as_one(latents: Sequence[Latent], credits: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.closed_form import use_closed_forms
 from pyro_dsvi.graph.influence import Influence
-from pyro_dsvi.graph.nodes import PARTICLES, Run
+from pyro_dsvi.graph.nodes import PARTICLES, Answer, Run
 from pyro_dsvi.passes.freeze import (
     Freeze,
     Gate,
@@ -22,6 +22,7 @@ from pyro_dsvi.passes.freeze import (
     parameters_of,
     refuse_live,
 )
+from pyro_dsvi.passes.redraw import Question, Redraw, batches
 from pyro_dsvi.passes.sample import Choose, Sample
 from pyro_dsvi.passes.score import Score
 
@@ -85,16 +86,59 @@ class Executor:
         """One particle; the next one sees the same minibatch."""
         return self._execute(1, None)
 
+    def answer(self, execution: Execution) -> None:
+        """Run the programs again at the values that the estimators of a run ask about."""
+        latents = list(execution.run.latents.values())
+        for latent in latents:
+            latent.counterfactual = latent.estimator.counterfactual(latent.q, latent.value.detach())
+        for slopes in (False, True):
+            asking = [x for x in latents if x.counterfactual and x.counterfactual.slopes is slopes]
+            if not asking:
+                continue
+            mode = self._parameters_held(execution) if slopes else torch.no_grad()
+            with mode, pyro.validation_enabled(False):  # the first run has been validated
+                for batch in batches(asking, execution.run):
+                    further = self._again(execution, [question for _, question in batch])
+                    for latent, question in batch:
+                        latent.answers.append(Answer(further.run, question.rows))
+
+    def _again(self, first: Execution, questions: list[Question]) -> Execution:
+        influence = Influence(self._bits)
+        nesting = first.run.nesting
+        guide = Redraw(
+            first.guide,
+            influence,
+            questions,
+            stacked=nesting is not None,
+            subsamples=self._subsamples,
+        )
+        return self._play(guide, influence, questions[-1].rows.stop, nesting, frozen=False)
+
+    def _parameters_held(self, execution: Execution):
+        """Slopes in the values alone: what is asked for them must not move the parameters."""
+        programs = (execution.guide, self.guide), (execution.model, self.model)
+        return not_differentiated([p for pair in programs for p in parameters_of(*pair)])
+
     def _execute(self, rows: int, nesting: int | None) -> Execution:
         influence = Influence(self._bits) if self.follow else None
+        guide = Sample(
+            self.choose, influence, follow_all=self.follow_all, subsamples=self._subsamples
+        )
+        return self._play(guide, influence, rows, nesting, self.frozen)
+
+    def _play(
+        self,
+        guide: Sample,
+        influence: Influence | None,
+        rows: int,
+        nesting: int | None,
+        frozen: bool,
+    ) -> Execution:
         plate: Any = nullcontext()
         if nesting is not None:
             plate = pyro.plate(PARTICLES, rows, dim=-1 - nesting)
         following = influence if influence is not None else nullcontext()
 
-        guide = Sample(
-            self.choose, influence, follow_all=self.follow_all, subsamples=self._subsamples
-        )
         with following, guide, plate:
             self.guide(*self.args, **self.kwargs)
         guide.choices = {n: c for n, c in guide.choices.items() if n in guide.sites}
@@ -103,7 +147,7 @@ class Executor:
             guide.sites = {name: guide.sites[name] for name in guide.choices}
         self._subsamples.update(guide.subsamples)
 
-        gates = self._gates(guide, influence)
+        gates = self._gates(guide, influence) if frozen else {}
         drawn = guide.sites
         if gates:
             drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
@@ -113,7 +157,7 @@ class Executor:
         self._subsamples.update(model.subsamples)
         _refuse_strangers(guide, model)
 
-        frozen = self._freeze(guide, drawn, plate) if self.frozen else None
+        densities = self._freeze(guide, drawn, plate) if frozen else None
         estimators = {name: choice.estimator for name, choice in guide.choices.items()}
         run = Run(rows, nesting)
         run.read_guide(
@@ -122,7 +166,7 @@ class Executor:
             estimators,
             self._bits,
             additive=self.additive,
-            frozen=frozen,
+            frozen=densities,
         )
         run.read_model(model.sites, model.reach)
         if self.analytic_kl:
@@ -135,7 +179,7 @@ class Executor:
         A bound that asks for no gain still needs the gated values: a flow remembers the very tensor
         that it made, and what led to it, and would bring the live parameters back.
         """
-        if not self.frozen or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return {}
         gates = {name: Gate(guide.sites[name]["value"]) for name in guide.choices}
         if influence is not None:

@@ -50,18 +50,26 @@ class Sample(Record):
         choice = self.choices[name] = self.choose(name, msg["fn"], msg["infer"])
         if self.influence is not None:
             self._look_away(msg, self.influence)
-        # Left to Pyro where the estimator draws as Pyro does, so that handlers may still step in.
-        draws_itself = type(choice.estimator).draw is not Estimator.draw
-        if draws_itself and not msg["done"] and msg["value"] is None:
-            msg["value"] = choice.estimator.draw(msg["fn"])
+        if not msg["done"] and msg["value"] is None:
+            self._draw(msg, choice.estimator)
+
+    def _draw(self, msg: Any, estimator: Estimator) -> None:
+        """Left to Pyro where the estimator draws as Pyro does, so that handlers may step in."""
+        if type(estimator).draw is not Estimator.draw:
+            msg["value"] = estimator.draw(msg["fn"])
             msg["done"] = True
+
+    def _cut(self, msg: Any, estimator: Estimator) -> None:
+        """Keep gradients from passing where the estimator sends them in another way."""
+        if not estimator.passes_gradient:
+            msg["value"] = msg["value"].detach()
 
     def _pyro_post_sample(self, msg: Any) -> None:
         choice = self.choices.get(msg["name"])
         if choice is not None and msg["is_observed"]:  # by a handler further out, after all
             del self.choices[msg["name"]]
-        elif choice is not None and not choice.estimator.passes_gradient:
-            msg["value"] = msg["value"].detach()
+        elif choice is not None:
+            self._cut(msg, choice.estimator)
         self._look_again()
         super()._pyro_post_sample(msg)
 
