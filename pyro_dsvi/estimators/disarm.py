@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual, Visit
+from pyro_dsvi.estimators.densities import log_prob
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
 from pyro_dsvi.estimators.law import innermost, sampling_law
 
@@ -35,7 +36,7 @@ class DisARM(Estimator):
         return f"{type(innermost(q)).__name__} is not Bernoulli"
 
     def score(self, q: Any, value: Tensor) -> Tensor:
-        return sampling_law(q).log_prob(value)
+        return log_prob(sampling_law(q), value)
 
     def counterfactual(self, q: Any, value: Tensor) -> Counterfactual:
         p = innermost(q).probs.detach().expand(value.shape)

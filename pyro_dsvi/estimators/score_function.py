@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_dsvi.baselines import Baseline, Visit
 from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.estimators.densities import log_prob
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
 from pyro_dsvi.estimators.law import is_point_mass, sampling_law, support_moves
 
@@ -60,7 +61,7 @@ class ScoreFunction(Estimator):
         return None
 
     def score(self, q: Any, value: Tensor) -> Tensor:
-        return sampling_law(q).log_prob(value)
+        return log_prob(sampling_law(q), value)
 
     def surrogate(self, visit: Visit) -> Surrogate:
         if self.baseline is None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from pyro_dsvi.baselines import Counterfactual
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.estimators import Estimator, ScoreFunction
+from pyro_dsvi.estimators.densities import log_prob
 from pyro_dsvi.estimators.law import sampling_law
 
 PARTICLES = "num_particles_vectorized"
@@ -136,7 +137,7 @@ class Run:
         """
         for name, msg in sites.items():
             if not _is_silent(msg):
-                log_p = scale_and_mask(log_density(msg), msg["scale"], msg["mask"])
+                log_p = _weighed(log_density(msg), msg)
                 self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
         if any(latent.estimator is _OUTSIDE for latent in self.latents.values()):
             for cost in self.costs:  # nobody saw where that draw went
@@ -178,7 +179,7 @@ class Run:
                     log_q = score if score is not None and same else log_density(msg)
                 if by_score and additive:
                     log_q = log_q.detach()
-                log_q = scale_and_mask(log_q, msg["scale"], msg["mask"])
+                log_q = _weighed(log_q, msg)
                 self._add_cost(msg, True, log_q, reach.get(name, EVERYTHING))
             if estimator is None:
                 continue
@@ -255,9 +256,19 @@ def _score(msg: Any, estimator: Estimator | None) -> Tensor | None:
 def log_density(msg: Any) -> Tensor:
     """Log density of a site at its value, in nats, neither scaled nor masked."""
     try:
-        return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+        if msg["args"] or msg["kwargs"]:
+            return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+        return log_prob(msg["fn"], msg["value"])
     except ValueError as error:
         raise ValueError(f"site {msg['name']!r}: {error}") from error
+
+
+def _weighed(log_density: Tensor, msg: Any) -> Tensor:
+    """The log density as it enters the log weight: scaled and masked."""
+    scale, mask = msg["scale"], msg["mask"]
+    if mask is None and type(scale) is float and scale == 1.0:
+        return log_density
+    return scale_and_mask(log_density, scale, mask)
 
 
 def _is_silent(msg: Any) -> bool:
