@@ -20,7 +20,7 @@ PACKAGE = "pyro_dsvi"
 
 LAYERS = (
     ("errors", "bounds", "baselines"),
-    ("graph", "estimators"),
+    ("optim", "graph", "estimators"),
     ("passes", "strategy"),
     ("objective", "compiled"),
     ("presets", "handlers", "distributions", "guides", "nn"),
