@@ -44,12 +44,18 @@ class Estimator(ABC):
         baseline: the baseline whose state the objective keeps, if there is one.
         elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
             that several sites may be shown to it as one.
+        enumerates: whether the site takes its whole support as its value, in a tensor dimension of
+            its own, instead of a draw.
+        additive_only: why the estimator serves additive bounds alone, and what to do; None if it
+            serves all.
     """
 
     bias: ClassVar[Bias]
     passes_gradient: ClassVar[bool]
     baseline: Baseline | None = None
     elementwise: ClassVar[bool] = False
+    enumerates: ClassVar[bool] = False
+    additive_only: ClassVar[str | None] = None
 
     @abstractmethod
     def objection(self, q: Any) -> str | None:

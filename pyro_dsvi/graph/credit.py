@@ -28,7 +28,7 @@ def downstream_credits(run: Run, layout: Layout) -> Iterator[tuple[list[Latent],
     """
     latents: dict[frozenset[str], list[Latent]] = defaultdict(list)
     for latent in run.latents.values():
-        if latent.score is not None:
+        if latent.score is not None and latent.site not in run.branches:
             latents[latent.plates].append(latent)
     if not latents:
         return

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.closed_form import use_closed_forms
+from pyro_dsvi.graph.contraction import sum_out, summed_sites
+from pyro_dsvi.graph.expectation import take_expectations
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.graph.nodes import PARTICLES, Run
+from pyro_dsvi.passes.enumeration import Support, taken_whole
 from pyro_dsvi.passes.freeze import (
     Freeze,
     Gate,
@@ -60,6 +63,8 @@ class Executor:
         analytic_kl: whether closed forms stand in for sampled densities where they are exact.
         follow: whether to follow influence at all.
         follow_all: whether to follow every latent, or only those whose draw must answer.
+        plates: dimensions that plates take up, that of the particles among them, where sites take
+            their whole support to the left of these; None where none has asked for it.
     """
 
     model: Callable[..., Any]
@@ -72,6 +77,7 @@ class Executor:
     analytic_kl: bool = False
     follow: bool = True
     follow_all: bool = False
+    plates: int | None = None
 
     def __post_init__(self) -> None:
         self._bits: dict[str, int] = {}
@@ -93,9 +99,13 @@ class Executor:
         following = influence if influence is not None else nullcontext()
 
         guide = Sample(
-            self.choose, influence, follow_all=self.follow_all, subsamples=self._subsamples
+            self.choose,
+            influence,
+            follow_all=self.follow_all,
+            subsamples=self._subsamples,
+            supports=self.plates is not None,
         )
-        with following, guide, plate:
+        with following, self._support(), guide, plate, taken_whole(guide):
             self.guide(*self.args, **self.kwargs)
         guide.choices = {n: c for n, c in guide.choices.items() if n in guide.sites}
         if isinstance(poutine.unwrap(self.guide), poutine.messenger.Messenger):
@@ -107,8 +117,8 @@ class Executor:
         drawn = guide.sites
         if gates:
             drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
-        model = Score(drawn, self._subsamples, influence)
-        with following, model, plate:
+        model = Score(drawn, self._subsamples, influence, plates=self.plates)
+        with following, model, self._support(drawn), plate, taken_whole(guide, model):
             self.model(*self.args, **self.kwargs)
         self._subsamples.update(model.subsamples)
         _refuse_strangers(guide, model)
@@ -124,10 +134,19 @@ class Executor:
             additive=self.additive,
             frozen=frozen,
         )
-        run.read_model(model.sites, model.reach)
+        summed = summed_sites(model.sites, estimators) if self.plates is not None else {}
+        run.read_model({n: m for n, m in model.sites.items() if n not in summed}, model.reach)
+        sum_out(run, summed, model.reach)
         if self.analytic_kl:
             use_closed_forms(run, guide.reach, model.reach_of_law)
+        take_expectations(run)
         return Execution(guide, model, influence, run, gates)
+
+    def _support(self, drawn: Mapping[str, Any] | None = None) -> Any:
+        """What gives a site its whole support; in the model, once the guide has drawn."""
+        if self.plates is None:
+            return nullcontext()
+        return Support(self.plates if drawn is None else None, drawn)
 
     def _gates(self, guide: Sample, influence: Influence | None) -> dict[str, Gate]:
         """A gate on each latent, where the guide's densities are frozen.

@@ -17,6 +17,7 @@ from pyro_dsvi.errors import DSVIError
 from pyro_dsvi.graph.nodes import PARTICLES
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.score import not_in_guide
+from pyro_dsvi.strategy import is_marked
 
 _TRIED = 3  # particles in the trial
 _Records = tuple[Record, Record]
@@ -44,7 +45,8 @@ class _Given(Record):
                 value = value.reshape(shape())
             msg["value"], msg["done"] = value, True
         elif self.complete and not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample":
-            raise not_in_guide(msg["name"])
+            if not is_marked(msg["infer"]):
+                raise not_in_guide(msg["name"])
 
 
 def nesting_of(model: Callable, guide: Callable, args: tuple, kwargs: Mapping) -> int:
@@ -71,7 +73,7 @@ def objection_to_broadcasting(
         try:
             guide_run, model_run = _run(plate(model), plate(guide), args, kwargs, {})
             for k in range(_TRIED):
-                values = {**_minibatches(model_run), **_particle(guide_run, nesting, k)}
+                values = {**_particle(model_run, nesting, k), **_particle(guide_run, nesting, k)}
                 singles = _run(model, guide, args, kwargs, values)
                 for many, single in zip((guide_run, model_run), singles, strict=True):
                     found = _difference(many, single, nesting, k)
