@@ -13,7 +13,7 @@ References:
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +85,14 @@ def sum_out(run: Run, sites: Mapping[str, Any], reach: Mapping[str, int]) -> Non
     alphabet = Alphabet(run)
     names = {alphabet.letter(_number(msg)): name for name, msg in sites.items()}
     _drop_latents(run, sites, {_number(msg): name for name, msg in sites.items()})
-    factors = [_prior(msg, alphabet, reach.get(name, EVERYTHING)) for name, msg in sites.items()]
+    factors = [
+        _prior(msg, alphabet, names.keys(), reach.get(name, EVERYTHING))
+        for name, msg in sites.items()
+    ]
     rest = []
     for cost in run.costs:
         x = alphabet.pack(cost.log_density, cost)
-        summed = names.keys() & set(letters_of(x))
+        summed = frozenset(letters_of(x)).intersection(names)
         if not summed:
             rest.append(cost)
             continue
@@ -98,19 +101,19 @@ def sum_out(run: Run, sites: Mapping[str, Any], reach: Mapping[str, int]) -> Non
         scale = _scalar(cost.site, cost.scale)
         # Where the scale is zero the whole sum counts for nothing.
         x = named(x / (scale or 1.0), letters_of(x))
-        factors.append(_Factor(cost.site, x, cost.plates, scale, cost.reach, frozenset(summed)))
+        factors.append(_Factor(cost.site, x, cost.plates, scale, cost.reach, summed))
     run.costs = rest + [_contracted(group, alphabet) for group in _groups(factors)]
     _forget(run, sites)
 
 
-def _prior(msg: Any, alphabet: Alphabet, reach: int) -> _Factor:
+def _prior(msg: Any, alphabet: Alphabet, summed: Collection[str], reach: int) -> _Factor:
     """The model's own density of a summed site: a mask silences it as a cost, not as a weight."""
     run, name = alphabet.run, msg["name"]
     plates = run.plates_of(msg)
     log_p = sampling_law(msg["fn"]).log_prob(msg["value"])
     x = alphabet.pack_site(log_p, plates, enumerated_dims(msg))
-    own = frozenset(alphabet.letter(_number(msg)))
-    return _Factor(name, x, plates, _scalar(name, msg["scale"]), reach, own)
+    mine = frozenset(letters_of(x)).intersection(summed)
+    return _Factor(name, x, plates, _scalar(name, msg["scale"]), reach, mine)
 
 
 def _groups(factors: Sequence[_Factor]) -> list[list[_Factor]]:

@@ -66,7 +66,7 @@ class _Weights:
                 self.latents[letter] = latent
                 log_q = latent.estimator.score(latent.q, latent.value)
                 self.log_q[letter] = alphabet.pack(log_q, latent)
-        self._known: dict[frozenset[str], Tensor] = {}
+        self._known: dict[tuple[frozenset[str], bool], Tensor] = {}
 
     def sites_of(self, x: Tensor) -> frozenset[str]:
         """Letters of the enumerated sites among a packed tensor's dimensions."""
@@ -84,11 +84,12 @@ class _Weights:
 
     def probability(self, sites: frozenset[str]) -> Tensor:
         """Joint probability of the sites' values, packed; the sites upstream are summed out."""
-        if sites not in self._known:
+        key = sites, torch.is_grad_enabled()  # what has no gradient serves credits alone
+        if key not in self._known:
             involved = sorted(self.with_upstream(sites))
             joint = LogRing().sumproduct([self.log_q[s] for s in involved], {*involved} - sites)
-            self._known[sites] = named(joint.exp(), letters_of(joint))
-        return self._known[sites]
+            self._known[key] = named(joint.exp(), letters_of(joint))
+        return self._known[key]
 
     def reached(self, cost: Cost, x: Tensor) -> Cost:
         """The cost, reached also by what reaches the probabilities that will weigh it."""

@@ -1,0 +1,108 @@
+"""Sums over supports: exact at every step, beside any other estimator, and refused by name."""
+
+import itertools
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import param, poutine, sample
+
+import pyro_dsvi as dsvi
+from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, OptimalScale
+from pyro_dsvi.bounds import Evidence
+from tests import oracles
+from tests.contracts.cases import LOOP, ONE, TWO, Mode
+from tests.oracles import Answer, Exact, assert_same, truth
+from tests.scenarios import SCENARIOS, Scenario, f64
+
+MODES = (ONE, TWO, LOOP)
+# Whose sites can all take their whole support: no Python branches, no bits in one event.
+WHOLE = [
+    name
+    for name, scenario in SCENARIOS.items()
+    if scenario.discrete == list(scenario.latents) and name not in ("branch", "events")
+]
+
+
+def objective(estimators, mode: Mode = ONE, bound=None, **options) -> dsvi.Objective:
+    return dsvi.Objective(
+        bound or Evidence(),
+        num_particles=mode.num_particles,
+        vectorize_particles=mode.side_by_side,
+        estimators=estimators,
+        **options,
+    )
+
+
+def one_step(objective: dsvi.Objective, scenario: Scenario) -> Answer:
+    """A single step, from the start values: whatever is drawn, is drawn at random."""
+    exact = Exact(objective, scenario, side_by_side=True, warm_up=0)
+    loss = objective.loss_and_grads(scenario.model, scenario.guide)
+    gradient = {
+        name: torch.zeros_like(p) if p.grad is None else -p.grad
+        for name, p in exact.parameters.items()
+    }
+    return Answer(f64(-loss), gradient)
+
+
+# -- every site by its whole support: no variance at all ---------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"frozen": True}, {"analytic_kl": True}], ids=str)
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize("name", WHOLE)
+def test_one_step_is_the_truth(name, mode, options):
+    scenario = SCENARIOS[name]
+    every = dict.fromkeys(scenario.latents, dsvi.Enumerate())
+    actual = one_step(objective(every, mode, **options), scenario)
+    assert_same(actual, truth(scenario, oracles.evidence, 1))
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_value_alone(name, mode):
+    scenario = SCENARIOS[name]
+    every = dict.fromkeys(scenario.latents, dsvi.Enumerate())
+    exact = Exact(objective(every, mode), scenario, side_by_side=True, warm_up=0)
+    loss = exact.objective.loss(scenario.model, scenario.guide)
+    assert -loss == pytest.approx(float(truth(scenario, oracles.evidence, 1).value), abs=1e-10)
+
+
+# -- some sites by their support, the others by their score ------------------------------------
+
+BASELINES = {
+    "none": lambda: None,
+    "leave-one-out": LeaveOneOut,
+    "scaled moving average": lambda: OptimalScale(MovingAverage()),
+}
+# 256 to 4,096 outcomes with two particles.
+MANY = [("nested", "a"), ("masked", "b"), ("shared", "g"), ("chain", "b0"), ("chain", "b2")]
+
+
+def some() -> list[tuple[str, tuple[str, ...]]]:
+    """Every program with every choice of some of its sites."""
+    return [
+        (name, whole)
+        for name, scenario in SCENARIOS.items()
+        if name in WHOLE or name == "events"
+        for n in range(1, len(scenario.latents))
+        for whole in itertools.combinations(scenario.latents, n)
+        if "bits" not in whole
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize(("name", "whole"), some(), ids=str)
+def test_beside_score_functions(name, whole, mode):
+    """Upstream and downstream of each other, in the plates of each other and outside."""
+    scenario = SCENARIOS[name]
+    if mode is not ONE and ((name, whole[0]) in MANY or name in ("nested", "events")):
+        pytest.skip("too many outcomes for two particles")
+    turn = some().index((name, whole)) + MODES.index(mode)
+    baseline = "leave-one-out" if mode is TWO else ("none", "scaled moving average")[turn % 2]
+    score = dsvi.ScoreFunction(BASELINES[baseline]())
+    estimators = {n: dsvi.Enumerate() if n in whole else score for n in scenario.latents}
+    frozen = turn % 3 == 0
+    exact = Exact(objective(estimators, mode, frozen=frozen), scenario, side_by_side=True)
+    assert_same(exact.explored_expectation(), truth(scenario, oracles.evidence, 1))
