@@ -27,6 +27,7 @@ from pyro_dsvi.graph.surrogate import Assembled, Assembler
 from pyro_dsvi.passes.announce import announce
 from pyro_dsvi.passes.enumeration import PlatesUnknown
 from pyro_dsvi.passes.execute import Execution, Executor
+from pyro_dsvi.passes.mixing import refuse_mixing
 from pyro_dsvi.passes.particles import Particles
 from pyro_dsvi.strategy import Choice, Default, Everywhere, Strategy, per_site, table
 
@@ -217,6 +218,8 @@ class Objective(ELBO, torch.nn.Module):
             self._plates = self._particles().plates(nesting, model, guide, args, kwargs)
             executor.plates = self._plates
             executions = self._execute(executor, nesting)
+            records = executions[0].guide, executions[0].model
+            refuse_mixing(records, nesting, model, guide, args, kwargs)
         runs = [execution.run for execution in executions]
         self._follow = any(
             latent.score is not None for run in runs for latent in run.latents.values()

@@ -126,11 +126,14 @@ class Force(Messenger):
         if msg["done"] or msg["is_observed"] or name not in self.particles[0]:
             return
         if self.run < 0 or name in self.seen:  # the first site again: the next particle
-            self.run, self.seen = self.run + 1, set()
+            # All over again after the last one, as a step begins again that counts plates first.
+            self.run, self.seen = (self.run + 1) % len(self.particles), set()
         self.seen.add(name)
         given, q = self.particles[self.run][name], msg["fn"]
         if hasattr(q, "shape"):  # not a minibatch
-            given = given.reshape(q.shape())
+            # Drawn for each value of a site upstream, a draw has the same noise in all of them.
+            same = given.numel() == q.shape().numel()
+            given = given.reshape(q.shape()) if same else given.expand(q.shape())
         msg["value"] = q.loc + q.scale * given if isinstance(_core(q), _NORMAL) else given
         msg["done"] = True
 

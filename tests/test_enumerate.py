@@ -1,12 +1,10 @@
 """Sums over supports: exact at every step, beside any other estimator, and refused by name."""
 
 import itertools
+from collections.abc import Iterator
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from pyro import param, poutine, sample
 
 import pyro_dsvi as dsvi
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, OptimalScale
@@ -76,33 +74,69 @@ BASELINES = {
     "leave-one-out": LeaveOneOut,
     "scaled moving average": lambda: OptimalScale(MovingAverage()),
 }
+TURNS = {ONE: "scaled moving average", TWO: "leave-one-out", LOOP: "none"}
 # 256 to 4,096 outcomes with two particles.
-MANY = [("nested", "a"), ("masked", "b"), ("shared", "g"), ("chain", "b0"), ("chain", "b2")]
+MANY = [("masked", "b"), ("shared", "g"), ("chain", "b0"), ("chain", "b2")]
 
 
-def some() -> list[tuple[str, tuple[str, ...]]]:
-    """Every program with every choice of some of its sites."""
-    return [
-        (name, whole)
-        for name, scenario in SCENARIOS.items()
-        if name in WHOLE or name == "events"
-        for n in range(1, len(scenario.latents))
-        for whole in itertools.combinations(scenario.latents, n)
-        if "bits" not in whole
-    ]
+def some() -> Iterator[tuple[str, tuple[str, ...], Mode, bool]]:
+    """Every program with every choice of some of its sites, live and frozen in turns."""
+    turn = 0
+    for name, scenario in SCENARIOS.items():
+        if name not in WHOLE and name != "events":
+            continue
+        for n in range(1, len(scenario.latents)):
+            for whole in itertools.combinations(scenario.latents, n):
+                many = name in ("nested", "events") or (name, whole[0]) in MANY
+                for mode in (ONE,) if many else MODES:
+                    if "bits" not in whole:
+                        yield name, whole, mode, turn % 3 == 0
+                        turn += 1
+
+
+@pytest.mark.parametrize(("name", "whole", "mode", "frozen"), list(some()), ids=str)
+def test_beside_score_functions(name, whole, mode, frozen):
+    """Upstream and downstream of each other, in the plates of each other and outside."""
+    scenario = SCENARIOS[name]
+    score = dsvi.ScoreFunction(BASELINES[TURNS[mode]]())
+    estimators = {n: dsvi.Enumerate() if n in whole else score for n in scenario.latents}
+    exact = Exact(objective(estimators, mode, frozen=frozen), scenario, side_by_side=True)
+    assert_same(exact.explored_expectation(), truth(scenario, oracles.evidence, 1))
+
+
+# -- beside Normal sites ------------------------------------------------------------------------
+
+FEW = 3
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-@pytest.mark.parametrize(("name", "whole"), some(), ids=str)
-def test_beside_score_functions(name, whole, mode):
-    """Upstream and downstream of each other, in the plates of each other and outside."""
+@pytest.mark.parametrize("name", ["normal_first", "normal_last"])
+def test_beside_pathwise_sites(name, mode):
+    """A path through a draw upstream of the support, and through one draw for each value."""
     scenario = SCENARIOS[name]
-    if mode is not ONE and ((name, whole[0]) in MANY or name in ("nested", "events")):
-        pytest.skip("too many outcomes for two particles")
-    turn = some().index((name, whole)) + MODES.index(mode)
-    baseline = "leave-one-out" if mode is TWO else ("none", "scaled moving average")[turn % 2]
-    score = dsvi.ScoreFunction(BASELINES[baseline]())
-    estimators = {n: dsvi.Enumerate() if n in whole else score for n in scenario.latents}
-    frozen = turn % 3 == 0
-    exact = Exact(objective(estimators, mode, frozen=frozen), scenario, side_by_side=True)
-    assert_same(exact.explored_expectation(), truth(scenario, oracles.evidence, 1))
+    exact = Exact(
+        objective({"b": dsvi.Enumerate()}, mode), scenario, side_by_side=mode.side_by_side
+    )
+    expected = truth(scenario, oracles.evidence, 1, FEW)
+    assert_same(exact.expectation(FEW), expected)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("z", [dsvi.Pathwise(), dsvi.ScoreFunction()])
+@pytest.mark.parametrize("name", ["normal_first", "normal_last"])
+def test_frozen_or_scored_normal_sites(name, z, frozen):
+    """What takes an integration by parts, with as many nodes as that takes."""
+    scenario = SCENARIOS[name]
+    estimators = {"b": dsvi.Enumerate(), "z": z}
+    exact = Exact(objective(estimators, frozen=frozen), scenario, side_by_side=True)
+    actual = exact.expectation_in_copies(24)
+    oracles.assert_same_gradient(actual, truth(scenario, oracles.evidence, 1, 24).gradient)
+
+
+@pytest.mark.parametrize("name", ["normal_first", "normal_last"])
+def test_closed_forms_beside_a_support(name):
+    """The KL of the Normal site stands under the sum over the support, too."""
+    scenario = SCENARIOS[name]
+    exact = Exact(objective({"b": dsvi.Enumerate()}, analytic_kl=True), scenario, side_by_side=True)
+    actual = exact.expectation_in_copies(24)
+    oracles.assert_same_gradient(actual, truth(scenario, oracles.evidence, 1, 24).gradient)

@@ -11,7 +11,6 @@ from pyro.ops.indexing import Vindex
 import pyro_dsvi as dsvi
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage
 from pyro_dsvi.bounds import Evidence
-from tests import oracles
 from tests.contracts.cases import BOUNDS, LOOP, ONE, TWO
 from tests.oracles import Answer, Exact, assert_same, truth
 from tests.scenarios import (
@@ -111,7 +110,8 @@ def both_model():
     """The guide sums over one site of each element, the model over another."""
     with pyro.plate("data", 6):
         kind = flip("kind", p("on", 0.3))
-        colour = sample("colour", dist.Categorical(simplex("mix", [[0.1, -0.2, 0.3], [0.4, 0.0, 0.1]])[kind.long()]), infer=WHOLE)
+        mix = simplex("mix", [[0.1, -0.2, 0.3], [0.4, 0.0, 0.1]])
+        colour = sample("colour", dist.Categorical(mix[kind.long()]), infer=WHOLE)
         gauss("x", Vindex(p("places", [-1.0, 0.2, 1.5]))[colour] + 0.3 * kind, -0.2, obs=DATA)
 
 
@@ -242,13 +242,14 @@ def _tied(whole: bool) -> Scenario:
 
 
 def _locally(whole: bool) -> Scenario:
-    """Within each element a colour is summed out and a bit scored: no element is tied to another."""
+    """Within each element a colour is summed out and a bit scored; nothing ties elements."""
     mark = WHOLE if whole else {}
 
     def model():
         with pyro.plate("data", 5, subsample=torch.tensor([3, 1])):
             b = flip("b", param("prior"))
-            colour = sample("colour", dist.Categorical(logits=b.unsqueeze(-1) * param("mix")), infer=mark)
+            mix = b.unsqueeze(-1) * param("mix")
+            colour = sample("colour", dist.Categorical(logits=mix), infer=mark)
             gauss("x", Vindex(param("places"))[colour] + 0.3 * b, 0.1, obs=f64([0.9, -0.5]))
 
     def guide():
@@ -283,7 +284,9 @@ TURNS = {"1": "average", "2": "leave-one-out", "2 in a loop": "none"}
 def test_beside_a_score_function(program, whole, bound, mode, frozen):
     """Whoever sums them out: credit and bound are those of a model that has no such sites."""
     scenario = program(whole)
-    estimators = {name: dsvi.ScoreFunction(BASELINES[TURNS[str(mode)]]()) for name in scenario.latents}
+    estimators = {
+        name: dsvi.ScoreFunction(BASELINES[TURNS[str(mode)]]()) for name in scenario.latents
+    }
     if not whole:
         names = ("top", "b") if program is _tied else ("colour",)
         estimators |= dict.fromkeys(names, dsvi.Marginalize())

@@ -7,6 +7,8 @@ import torch
 from pyro.ops import packed
 from torch import Tensor
 
+from pyro_dsvi.graph.packing import letters_of
+
 
 @dataclass(eq=False)
 class Branch:
@@ -43,9 +45,8 @@ class Branch:
         """
         plates = [self.letters.get(dim) for dim in range(-depth, 0)]
         order = [self.particles, *(letter for letter, _ in self.sites), *plates]
-        sizes = dict(zip(x._pyro_dims, x.shape, strict=True))  # pyright: ignore
+        sizes = dict(zip(letters_of(x), x.shape, strict=True))
         x = x.permute([list(sizes).index(letter) for letter in order if letter in sizes])
-        shape = [sizes.get(letter, 1) for letter in order if letter is not None]
         x = x.reshape([sizes.get(letter, 1) if letter else 1 for letter in order])
         branches = [size for _, size in self.sites]
         x = x.expand(rows, *branches, *x.shape[1 + len(branches) :])

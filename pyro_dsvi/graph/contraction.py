@@ -24,8 +24,9 @@ from torch import Tensor
 from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator, Marginalize
 from pyro_dsvi.estimators.law import sampling_law
-from pyro_dsvi.graph.nodes import EVERYTHING, Cost, Run, enumerated_dims, number_of
-from pyro_dsvi.graph.packing import Alphabet, letters_of, named
+from pyro_dsvi.graph.alphabet import Alphabet
+from pyro_dsvi.graph.nodes import EVERYTHING, Cost, Run, declared, enumerated_dims, number_of
+from pyro_dsvi.graph.packing import alike, letters_of, named
 
 
 @dataclass(eq=False)
@@ -40,10 +41,8 @@ class _Factor:
     summed: frozenset[str]
 
 
-def summed_sites(
-    sites: Mapping[str, Any], estimators: Mapping[str, Estimator]
-) -> dict[str, Any]:
-    """The model's messages at sites to be summed out of it: those it alone has, and those asked for.
+def summed_sites(sites: Mapping[str, Any], estimators: Mapping[str, Estimator]) -> dict[str, Any]:
+    """The messages at sites to sum out of the model: those that it alone has, or asked for.
 
     Args:
         sites: the model's messages.
@@ -110,7 +109,7 @@ def _prior(msg: Any, alphabet: Alphabet, summed: Collection[str], reach: int) ->
     """The model's own density of a summed site: a mask silences it as a cost, not as a weight."""
     run, name = alphabet.run, msg["name"]
     plates = run.plates_of(msg)
-    log_p = sampling_law(msg["fn"]).log_prob(msg["value"])
+    log_p = declared(msg, sampling_law(msg["fn"]).log_prob(msg["value"]))
     x = alphabet.pack_site(log_p, plates, enumerated_dims(msg))
     mine = frozenset(letters_of(x)).intersection(summed)
     return _Factor(name, x, plates, _scalar(name, msg["scale"]), reach, mine)
@@ -118,16 +117,15 @@ def _prior(msg: Any, alphabet: Alphabet, summed: Collection[str], reach: int) ->
 
 def _groups(factors: Sequence[_Factor]) -> list[list[_Factor]]:
     """Factors that share a summed site, directly or through others."""
-    groups: list[tuple[frozenset[str], list[_Factor]]] = []
+    tied: list[frozenset[str]] = []
     for factor in factors:
-        letters, members, rest = factor.summed, [factor], []
-        for group in groups:
-            if group[0] & letters:
-                letters, members = letters | group[0], group[1] + members
-            else:
-                rest.append(group)
-        groups = [*rest, (letters, members)]
-    return [members for _, members in groups]
+        mine = [letters for letters in tied if letters & factor.summed]
+        tied = [letters for letters in tied if letters not in mine]
+        tied.append(factor.summed.union(*mine))
+    # A support of a single value takes no dimension: such a factor stands for itself.
+    alone = [[factor] for factor in factors if not factor.summed]
+    groups = [[factor for factor in factors if factor.summed & letters] for letters in tied]
+    return [*alone, *(group for group in groups if group)]
 
 
 def _contracted(factors: Sequence[_Factor], alphabet: Alphabet) -> Cost:
@@ -135,22 +133,24 @@ def _contracted(factors: Sequence[_Factor], alphabet: Alphabet) -> Cost:
     site = ", ".join(factor.site for factor in factors)
     tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
     summed, reach, plates = set(), 0, frozenset[str]()
-    for factor in factors:
-        tree.setdefault(alphabet.ordinal(factor.plates), []).append(factor.log_f)
+    scale = _common_scale(factors)
+    terms = alike(factor.log_f for factor in factors)
+    for factor, term in zip(factors, terms, strict=True):
+        tree.setdefault(alphabet.ordinal(factor.plates), []).append(term)
         summed |= factor.summed
         reach |= factor.reach
         plates |= factor.plates
     try:
         contracted = contract_tensor_tree(tree, summed)
     except NotImplementedError as error:
+        names = ", ".join(repr(factor.site) for factor in factors)
         raise IncompatibleSite(
-            f"site {site}: their plates overlap otherwise than as a tree, so that the sum over "
+            f"site {names}: their plates overlap otherwise than as a tree, so that the sum over "
             f"their joint support does not factorise ({error}); draw one of them in the guide"
         ) from error
     ((ordinal, (x,)),) = contracted.items()
     plates = frozenset(name for name in plates if alphabet.letter(name) in ordinal)
     dims = alphabet.dims_of(x)
-    scale = _common_scale(factors)
     value = scale_and_mask(alphabet.unpack(x, plates, dims), scale, None)
     return Cost(site, False, value, plates, reach, scale, None, None, None, dims)
 

@@ -15,7 +15,7 @@ References:
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from pyro.ops import packed
@@ -23,8 +23,9 @@ from pyro.ops.rings import LogRing
 from torch import Tensor
 
 from pyro_dsvi.errors import IncompatibleSite
+from pyro_dsvi.graph.alphabet import Alphabet
 from pyro_dsvi.graph.nodes import PARTICLES, Branch, Cost, Latent, Run
-from pyro_dsvi.graph.packing import Alphabet, letters_of, named
+from pyro_dsvi.graph.packing import alike, letters_of, named
 
 
 def take_expectations(run: Run) -> None:
@@ -87,7 +88,8 @@ class _Weights:
         key = sites, torch.is_grad_enabled()  # what has no gradient serves credits alone
         if key not in self._known:
             involved = sorted(self.with_upstream(sites))
-            joint = LogRing().sumproduct([self.log_q[s] for s in involved], {*involved} - sites)
+            log_q = alike(self.log_q[site] for site in involved)
+            joint = LogRing().sumproduct(log_q, {*involved} - sites)
             self._known[key] = named(joint.exp(), letters_of(joint))
         return self._known[key]
 

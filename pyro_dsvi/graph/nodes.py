@@ -207,7 +207,7 @@ class Run:
             Cost(
                 msg["name"],
                 of_guide,
-                _declared(msg, log_density),
+                declared(msg, log_density),
                 plates,
                 reach,
                 msg["scale"],
@@ -313,7 +313,7 @@ def _is_draw_from_outside(msg: Any) -> bool:
     return not msg["fn"].has_rsample
 
 
-def _declared(msg: Any, value: Tensor) -> Tensor:
+def declared(msg: Any, value: Tensor) -> Tensor:
     """Check that every batch dimension of a log density belongs to a plate or enumerated site.
 
     Raises:

@@ -111,9 +111,7 @@ class Assembler:
             share=1 / self.num_particles,
             scale=self._scale(latents[0]),
             leave_one_out=lambda: torch.stack([self._rivals(credit) for credit in credits]),
-            score_norm=lambda: torch.stack(
-                [self._score_norm(latent, run) for latent in latents]
-            ),
+            score_norm=lambda: torch.stack([self._score_norm(latent, run) for latent in latents]),
             args=self.args,
             kwargs=self.kwargs or {},
         )

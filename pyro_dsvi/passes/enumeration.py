@@ -13,7 +13,7 @@ from typing import Any
 
 from pyro.poutine.enum_messenger import EnumMessenger
 
-from pyro_dsvi.errors import DSVIError, IncompatibleSite
+from pyro_dsvi.errors import DSVIError, IncompatibleSite, InvalidArgument
 from pyro_dsvi.passes.record import Record
 
 # What torch says when Python asks for the one value of a tensor that has several.
@@ -25,7 +25,7 @@ _NOT_ONE_VALUE = (
 )
 
 
-class PlatesUnknown(Exception):  # noqa: N818 - it is caught within the package, and no error
+class PlatesUnknown(Exception):
     """A site asks for its whole support before anyone has counted the plates."""
 
 
@@ -33,16 +33,28 @@ class Support(EnumMessenger):
     """Gives a site that is marked for it the whole support as its value.
 
     Args:
-        plates: dimensions that plates take up, from the right; None to go on to the left of what
-            the guide has taken.
-        drawn: sites whose value the guide provides, whatever their mark.
+        plates: dimensions that plates take up, from the right.
+        drawn: sites whose value the guide provides, whatever their mark, so that the model goes on
+            to the left of what the guide has taken; None in the guide.
+
+    Raises:
+        InvalidArgument: if there are more plates than that.
+        IncompatibleSite: if a site that is marked has no finite support.
     """
 
-    def __init__(self, plates: int | None, drawn: Mapping[str, Any] | None = None) -> None:
-        super().__init__(None if plates is None else -1 - plates)
+    def __init__(self, plates: int, drawn: Mapping[str, Any] | None = None) -> None:
+        super().__init__(-1 - plates if drawn is None else None)
+        self.plates = plates
         self.drawn = drawn or {}
 
     def _pyro_sample(self, msg: Any) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.dim is not None and -frame.dim > self.plates:
+                raise InvalidArgument(
+                    f"site {msg['name']!r}: plate {frame.name!r} is at dimension {frame.dim}, left "
+                    f"to enumerated sites, as {self.plates} plate dimensions were declared by "
+                    "max_plate_nesting, or found in the first run; raise it"
+                )
         if msg["name"] in self.drawn:
             msg["infer"].pop("enumerate", None)
         try:

@@ -146,7 +146,7 @@ class Executor:
         """What gives a site its whole support; in the model, once the guide has drawn."""
         if self.plates is None:
             return nullcontext()
-        return Support(self.plates if drawn is None else None, drawn)
+        return Support(self.plates, drawn)
 
     def _gates(self, guide: Sample, influence: Influence | None) -> dict[str, Gate]:
         """A gate on each latent, where the guide's densities are frozen.
