@@ -7,7 +7,7 @@ across a sampled site.  Any bound goes with any estimator at any site.
 from pyro_dsvi import baselines, bounds, errors, estimators, optim
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
-from pyro_dsvi.estimators import Pathwise, ScoreFunction
+from pyro_dsvi.estimators import Enumerate, Marginalize, Pathwise, ScoreFunction
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
     IWAE,
@@ -29,7 +29,9 @@ __all__ = [
     "DReG",
     "DSVIError",
     "DSVIWarning",
+    "Enumerate",
     "LeaveOneOut",
+    "Marginalize",
     "MixedELBO",
     "MovingAverage",
     "Neural",

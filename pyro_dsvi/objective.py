@@ -25,7 +25,9 @@ from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.graph.remarks import remarks
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
 from pyro_dsvi.passes.announce import announce
+from pyro_dsvi.passes.enumeration import PlatesUnknown
 from pyro_dsvi.passes.execute import Execution, Executor
+from pyro_dsvi.passes.mixing import refuse_mixing
 from pyro_dsvi.passes.particles import Particles
 from pyro_dsvi.strategy import Choice, Default, Everywhere, Strategy, per_site, table
 
@@ -99,13 +101,16 @@ class Objective(ELBO, torch.nn.Module):
         self.max_plate_nesting = max_plate_nesting
         self.frozen = frozen
         self.analytic_kl = analytic_kl
-        self.strategy = Strategy(default, dict(estimators or {}), num_particles, frozen)
+        self.strategy = Strategy(
+            default, dict(estimators or {}), num_particles, frozen, bound.additive
+        )
         self.baselines = Keeper()
         for name, estimator in self.strategy.by_name.items():
             self.baselines.keep(name, estimator.learner)
         if isinstance(default, Everywhere):
             self.baselines.keep("every site", default.estimator.learner)
         self._known: tuple[Program, Program, int | None] | None = None
+        self._plates: int | None = None
         self._choices: dict[str, tuple[Any, Choice]] = {}
         self._follow = True
         self._names_checked = False
@@ -205,11 +210,15 @@ class Objective(ELBO, torch.nn.Module):
             analytic_kl=self.analytic_kl,
             follow=follow_all or (learning and self._follow) or not self._names_checked,
             follow_all=follow_all,
+            plates=self._plates,
         )
-        if nesting is None:
-            executions = [executor.one() for _ in range(self.num_particles)]
-        else:
-            executions = [executor.side_by_side(self.num_particles, nesting)]
+        executions = self._execute(executor, nesting)
+        if not executions:  # for the first time, a site takes its whole support
+            self._plates = self._particles().plates(nesting, model, guide, args, kwargs)
+            executor.plates = self._plates
+            executions = self._execute(executor, nesting)
+            records = executions[0].guide, executions[0].model
+            refuse_mixing(records, nesting, model, guide, args, kwargs)
         runs = [execution.run for execution in executions]
         if learning:
             for execution in executions:
@@ -233,33 +242,45 @@ class Objective(ELBO, torch.nn.Module):
                 self._say_once(*remark)
         return assembled, executions
 
+    def _execute(self, executor: Executor, nesting: int | None) -> list[Execution]:
+        """Run all particles; none if the plates have to be counted before."""
+        try:
+            if nesting is None:
+                return [executor.one() for _ in range(self.num_particles)]
+            return [executor.side_by_side(self.num_particles, nesting)]
+        except PlatesUnknown:
+            return []
+
     def _nesting(self, model, guide, args, kwargs) -> int | None:
         """Plate dimensions if particles go side by side, None if they go one by one."""
         know(args, kwargs, budget=2000)
         if self._known is None or self._known[0] != model or self._known[1] != guide:
-            particles = Particles(
-                self.num_particles, self.vectorize_particles, self.max_plate_nesting
-            )
-            nesting = particles.nesting(model, guide, args, kwargs, self._say_once)
+            nesting = self._particles().nesting(model, guide, args, kwargs, self._say_once)
+            self._plates = None
             self._choices.clear()
             self._names_checked = False
             self._follow = True
             self._known = (model, guide, nesting)
         return self._known[2]
 
+    def _particles(self) -> Particles:
+        return Particles(self.num_particles, self.vectorize_particles, self.max_plate_nesting)
+
     def _choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
         given = infer.get("estimator")
         kind = (type(innermost(q)), getattr(q, "has_rsample", False))
-        key = (*kind, given, infer.get("frozen"), torch.is_grad_enabled())
+        marks = infer.get("frozen"), infer.get("enumerate"), infer.get("num_samples")
+        key = (*kind, given, *marks, torch.is_grad_enabled())
         known = self._choices.get(name)
         if known is not None and known[0] == key:
             return known[1]
-        if infer.get("enumerate"):
+        choice = self.strategy.choose(name, q, infer)
+        if infer.get("enumerate") and not choice.estimator.enumerates:
             self._say_once(
                 DSVIWarning,
-                f"site {name!r} is marked for enumeration, but is sampled under this objective",
+                f"site {name!r} is marked for enumeration, but is sampled under this objective; "
+                "dsvi.estimators.Enumerate() sums over its support, all values side by side",
             )
-        choice = self.strategy.choose(name, q, infer)
         if choice.estimator.bias is Bias.BIASED:
             self._say_once(
                 BiasedEstimatorWarning,
@@ -292,7 +313,7 @@ class Objective(ELBO, torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.update(_known=None, _choices={}, _follow=True)
+        state.update(_known=None, _plates=None, _choices={}, _follow=True)
         return state
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyro_dsvi.baselines import LeaveOneOut
 from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
-from pyro_dsvi.estimators import Estimator, Pathwise, ScoreFunction
+from pyro_dsvi.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
 from pyro_dsvi.estimators.law import is_partly_reparameterised, is_point_mass
 
 Default = Callable[[Any, int], tuple[Estimator, str]]
@@ -27,6 +27,11 @@ class Choice:
 
     estimator: Estimator
     reason: str
+
+
+def is_marked(infer: Mapping[str, Any]) -> bool:
+    """Whether Pyro's own annotation asks for the sum over a site's support."""
+    return infer.get("enumerate") == "parallel" and infer.get("num_samples") is None
 
 
 def table(choices: Mapping[str, Choice]) -> str:
@@ -80,16 +85,18 @@ class Strategy:
         by_name: estimators of named sites.
         num_particles: particles of the objective.
         frozen: whether the guide's densities are frozen.
+        additive: whether the bound is additive.
 
     Raises:
         InvalidArgument: if the mapping holds something that is no estimator, or one that needs
-            more particles than there are.
+            more particles than there are or another bound.
     """
 
     default: Default = per_site
     by_name: Mapping[str, Estimator] = field(default_factory=dict)
     num_particles: int = 1
     frozen: bool = False
+    additive: bool = True
 
     def __post_init__(self) -> None:
         for name, estimator in self.by_name.items():
@@ -112,6 +119,8 @@ class Strategy:
             estimator, reason = infer["estimator"], "asked for by the site"
         elif name in self.by_name:
             estimator, reason = self.by_name[name], "asked for by name in the objective"
+        elif is_marked(infer):
+            estimator, reason = Enumerate(), "asked for by infer={'enumerate': 'parallel'}"
         else:
             estimator, reason = self.default(q, self.num_particles)
         where = f"site {name!r}"
@@ -133,6 +142,8 @@ class Strategy:
                 f"{where}: expected an estimator, got {estimator!r}; "
                 "e.g. dsvi.estimators.Pathwise()"
             )
+        if estimator.additive_only is not None and not self.additive:
+            raise kind(f"{where}: {type(estimator).__name__}: {estimator.additive_only}")
         baseline = estimator.baseline
         if baseline is not None and baseline.min_particles > self.num_particles:
             raise kind(

@@ -126,13 +126,59 @@ class Force(Messenger):
         if msg["done"] or msg["is_observed"] or name not in self.particles[0]:
             return
         if self.run < 0 or name in self.seen:  # the first site again: the next particle
-            self.run, self.seen = self.run + 1, set()
+            # All over again after the last one, as a step begins again that counts plates first.
+            self.run, self.seen = (self.run + 1) % len(self.particles), set()
         self.seen.add(name)
         given, q = self.particles[self.run][name], msg["fn"]
         if hasattr(q, "shape"):  # not a minibatch
-            given = given.reshape(q.shape())
+            # Drawn for each value of a site upstream, a draw has the same noise in all of them.
+            same = given.numel() == q.shape().numel()
+            given = given.reshape(q.shape()) if same else given.expand(q.shape())
         msg["value"] = q.loc + q.scale * given if isinstance(_core(q), _NORMAL) else given
         msg["done"] = True
+
+
+class Explore(Messenger):
+    """Gives each discrete draw, all of its elements together, the joint value that a path says.
+
+    Args:
+        path: which joint value each draw takes, in order; the first one where the path ends.
+
+    Attributes:
+        path: the path that was taken.
+        options: how many joint values each draw had.
+        log_q: log probability of the path, a scalar.
+    """
+
+    def __init__(self, path: list[int]) -> None:
+        super().__init__()
+        self.given = path
+        self.path: list[int] = []
+        self.options: list[int] = []
+        self.log_q = torch.zeros((), dtype=torch.float64)
+
+    def _pyro_sample(self, msg):
+        q = msg["fn"]
+        if msg["done"] or msg["is_observed"] or not hasattr(q, "batch_shape"):
+            return
+        while hasattr(q, "base_dist"):  # neither masked nor with its elements tied together
+            q = q.base_dist
+        support = q.enumerate_support(expand=False)
+        support = support.reshape(len(support), *q.event_shape)
+        elements = q.expand(msg["fn"].batch_shape + q.batch_shape[q_start(msg["fn"], q) :])
+        count = elements.batch_shape.numel()
+        self.options.append(len(support) ** count)
+        choice = self.given[len(self.path)] if len(self.path) < len(self.given) else 0
+        self.path.append(choice)
+        digits = [choice // len(support) ** i % len(support) for i in range(count)]
+        msg["value"] = support[digits].reshape(elements.shape())
+        msg["done"] = True
+        self.log_q = self.log_q + elements.log_prob(msg["value"]).detach().sum()
+
+
+def q_start(outer, inner) -> int:
+    """Where the dimensions begin that a wrapper has moved from the batch into the event."""
+    return len(inner.batch_shape) - (outer.event_dim - inner.event_dim)
 
 
 _NORMAL = pyro.distributions.Normal
@@ -181,11 +227,15 @@ class Exact:
         if not self.side_by_side:
             count = len(next(iter(values.values())))
             particles = [{n: v[k] for n, v in values.items()} for k in range(count)]
+        with Force(particles):
+            return self._answer(model, guide)
+
+    def _answer(self, model, guide) -> Answer:
+        """One step from the state after the warm-up, under whatever handlers are around."""
         self.objective.load_state_dict(copy.deepcopy(self.state))
         for parameter in self.parameters.values():
             parameter.grad = None
-        with Force(particles):
-            loss = self.objective.loss_and_grads(model, guide)
+        loss = self.objective.loss_and_grads(model, guide)
         gradient = {
             name: torch.zeros_like(p) if p.grad is None else -p.grad
             for name, p in self.parameters.items()
@@ -203,6 +253,30 @@ class Exact:
     def expectation(self, nodes: int = 3) -> Answer:
         """Expectation of the estimated bound and gradient."""
         steps = self.every_step(nodes)
+        value = sum(p * answer.value for p, answer in steps)
+        gradient = {n: sum(p * answer.gradient[n] for p, answer in steps) for n in self.parameters}
+        return Answer(value, gradient)
+
+    def explored(self) -> list[tuple[Tensor, Answer]]:
+        """Every outcome of whatever the objective itself draws: its probability and the step.
+
+        The objective decides how often it draws a site; all draws must be discrete.
+        """
+        steps, paths = [], [[]]
+        while paths:
+            path = paths.pop()
+            with Explore(path) as explore:
+                answer = self._answer(self.scenario.model, self.scenario.guide)
+            steps.append((explore.log_q.exp(), answer))
+            for i in range(len(path), len(explore.path)):
+                paths += [[*explore.path[:i], other] for other in range(1, explore.options[i])]
+        return steps
+
+    def explored_expectation(self) -> Answer:
+        """Expectation over all outcomes of what the objective itself draws."""
+        steps = self.explored()
+        total = sum(p for p, _ in steps)
+        torch.testing.assert_close(total, torch.ones((), dtype=torch.float64))
         value = sum(p * answer.value for p, answer in steps)
         gradient = {n: sum(p * answer.gradient[n] for p, answer in steps) for n in self.parameters}
         return Answer(value, gradient)

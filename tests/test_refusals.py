@@ -686,7 +686,7 @@ def test_each_objective_says_it_for_itself():
 
 
 def test_enumeration_that_does_not_happen_is_said_once():
-    guide = annotated(bernoulli, enumerate="parallel")
+    guide = annotated(bernoulli, enumerate="sequential")
     caught = warned(dsvi.MixedELBO(), binary_model, guide)
     assert [w.category for w in caught] == [dsvi.DSVIWarning]
     assert "'z'" in str(caught[0].message)

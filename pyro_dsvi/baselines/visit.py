@@ -38,7 +38,10 @@ class Visit:
             shape ``[K, *plates]``.
         score: log density whose gradient the credit multiplies, shape ``[K, *plates]``.
         share: weight of each element in the surrogate: 1 / (number of particles) under an additive
-            bound, where ``credit`` is each particle's own, else the weight of the bound's term.
+            bound, where ``credit`` is each particle's own, else the weight of the bound's term.  A
+            tensor where the site is drawn once for each value of enumerated sites: their
+            probability is part of it, and the values lie along an axis of their own, behind that
+            of the particles.
         scale: factor by which subsampling multiplies the credit.
         leave_one_out: gives the bound without each particle in turn, in nats, shape
             ``[K, *plates]``.
@@ -57,7 +60,7 @@ class Visit:
     site: str
     credit: Tensor
     score: Tensor
-    share: float
+    share: float | Tensor
     scale: float | Tensor
     leave_one_out: Callable[[], Tensor]
     score_norm: Callable[[], Tensor]

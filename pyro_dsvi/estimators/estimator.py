@@ -57,6 +57,10 @@ class Estimator(ABC):
             where the elements answer for a common cost.
         elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
             that several sites may be shown to it as one.
+        enumerates: whether the site takes its whole support as its value, in a tensor dimension of
+            its own, instead of a draw.
+        additive_only: why the estimator serves additive bounds alone, and what to do; None if it
+            serves all.
     """
 
     bias: ClassVar[Bias]
@@ -64,6 +68,8 @@ class Estimator(ABC):
     baseline: Baseline | None = None
     elementwise: ClassVar[bool] = False
     joint: ClassVar[bool] = True
+    enumerates: ClassVar[bool] = False
+    additive_only: ClassVar[str | None] = None
 
     @property
     def learner(self) -> torch.nn.Module | None:

@@ -215,6 +215,7 @@ def _expected(weight: Cost, value: Tensor, reach: int, terms: _Terms, drawn: str
         weight.mask,
         weight.law,
         None,
+        weight.dims,
     )
 
 

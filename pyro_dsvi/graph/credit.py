@@ -27,7 +27,9 @@ def downstream_credits(run: Run, layout: Layout) -> Iterator[tuple[list[Latent],
     Yields:
         The latents, and their credits in nats, shape ``[latents, rows, *plates]``.
     """
-    yield from _credits([x for x in run.latents.values() if x.score is not None], run, layout)
+    latents = run.latents.values()
+    wanted = [x for x in latents if x.score is not None and x.site not in run.branches]
+    yield from _credits(wanted, run, layout)
 
 
 def downstream_credit(site: str, run: Run, layout: Layout) -> Tensor:

@@ -20,6 +20,7 @@ from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.estimators import Estimator, ScoreFunction
 from pyro_dsvi.estimators.densities import log_prob
 from pyro_dsvi.estimators.law import sampling_law
+from pyro_dsvi.graph.branch import Branch
 
 PARTICLES = "num_particles_vectorized"
 EVERYTHING = -1  # the bit set of all latents
@@ -49,6 +50,7 @@ class Cost:
         mask: the site's mask, and its distribution's, as one; None if there is none.
         law: the distribution whose log density it is.
         drawn: the value at which it was taken.
+        dims: numbers of the enumerated sites whose values its dimensions run over, by dimension.
     """
 
     site: str
@@ -60,6 +62,7 @@ class Cost:
     mask: Any
     law: Any
     drawn: Any
+    dims: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def value(self) -> Tensor:
@@ -83,6 +86,9 @@ class Latent:
         bit: its own bit in the costs' reach.
         scale: the site's whole scale, subsampling included.
         mask: the site's mask, and its distribution's, as one; None if there is none.
+        reach: bit set of the latents that reach its distribution, and maybe its own.
+        dims: numbers of the enumerated sites whose values its dimensions run over, by dimension.
+        number: its own number if it has taken its whole support as its value, else None.
         counterfactual: other values at which its estimator asks for the credit, if it does.
         answers: where the credits at these values are to be found.
     """
@@ -97,6 +103,9 @@ class Latent:
     bit: int
     scale: Any
     mask: Any
+    reach: int = EVERYTHING
+    dims: Mapping[int, int] = field(default_factory=dict)
+    number: int | None = None
     counterfactual: Counterfactual | None = None
     answers: list["Answer"] = field(default_factory=list)
 
@@ -117,6 +126,7 @@ class Run:
         nesting: plate dimensions to the right of the particles' own plate; None if they have none.
         costs: the terms of its log weight.
         latents: the guide's draws by name.
+        branches: those of them that were made once for each value of enumerated sites.
         plates: the vectorised plates by name, that of the particles apart.
         sequential: the plates that are iterated over, and what their subsampling scales by.
     """
@@ -125,6 +135,7 @@ class Run:
     nesting: int | None = None
     costs: list[Cost] = field(default_factory=list)
     latents: dict[str, Latent] = field(default_factory=dict)
+    branches: dict[str, Branch] = field(default_factory=dict)
     plates: dict[str, Plate] = field(default_factory=dict)
     sequential: dict[str, float] = field(default_factory=dict)
 
@@ -187,28 +198,41 @@ class Run:
             if frozen is not None and score is not None and not additive:
                 own = -scale_and_mask(score, msg["scale"], _whole_mask(msg))
             bit = EVERYTHING if estimator is _OUTSIDE else bits.get(name, EVERYTHING)
-            plates = self._plates(msg)
-            weight = msg["scale"], _whole_mask(msg)
-            drawn = msg["fn"], msg["value"]
-            self.latents[name] = Latent(name, estimator, *drawn, score, own, plates, bit, *weight)
+            self.latents[name] = Latent(
+                name,
+                estimator,
+                msg["fn"],
+                msg["value"],
+                score,
+                own,
+                self.plates_of(msg),
+                bit,
+                msg["scale"],
+                _whole_mask(msg),
+                reach.get(name, EVERYTHING),
+                enumerated_dims(msg),
+                number_of(msg),
+            )
 
     def _add_cost(self, msg: Any, of_guide: bool, log_density: Tensor, reach: int) -> None:
-        plates = self._plates(msg)
+        plates = self.plates_of(msg)
         self.costs.append(
             Cost(
                 msg["name"],
                 of_guide,
-                _declared(msg, log_density),
+                declared(msg, log_density),
                 plates,
                 reach,
                 msg["scale"],
                 _whole_mask(msg),
                 msg["fn"],
                 msg["value"],
+                enumerated_dims(msg),
             )
         )
 
-    def _plates(self, msg: Any) -> frozenset[str]:
+    def plates_of(self, msg: Any) -> frozenset[str]:
+        """Names of the vectorised plates that a site lives in, the particles' own apart."""
         stack = msg["cond_indep_stack"]
         if not stack:
             return frozenset()
@@ -227,6 +251,17 @@ class Run:
             if name not in self.plates:
                 self.plates[name] = Plate(name, frame.dim, full / frame.size)
         return frozenset(names)
+
+
+def enumerated_dims(msg: Any) -> Mapping[int, int]:
+    """Numbers of the enumerated sites that dimensions of a site's tensors stand for."""
+    return msg["infer"].get("_dim_to_id", {})
+
+
+def number_of(msg: Any) -> int | None:
+    """A site's own number if it has taken its whole support as its value, else None."""
+    dim = msg["infer"].get("_enumerate_dim")
+    return None if dim is None else enumerated_dims(msg)[dim]
 
 
 def same_weight(a: Cost | Latent, b: Cost | Latent) -> bool:
@@ -301,8 +336,8 @@ def _is_draw_from_outside(msg: Any) -> bool:
     return not msg["fn"].has_rsample
 
 
-def _declared(msg: Any, value: Tensor) -> Tensor:
-    """Check that every batch dimension of a log density belongs to a plate.
+def declared(msg: Any, value: Tensor) -> Tensor:
+    """Check that every batch dimension of a log density belongs to a plate or enumerated site.
 
     Raises:
         SiteMismatch: if one does not, and Pyro's validation is on; else it is summed.
@@ -311,13 +346,14 @@ def _declared(msg: Any, value: Tensor) -> Tensor:
     if not stack and value.dim() == 0:
         return value
     sizes = {f.dim: f.size for f in stack if f.dim is not None}
+    enumerated = enumerated_dims(msg)
     shape = value.shape
     if len(shape) < -min(sizes, default=0):
         shape = torch.Size((1,) * (-min(sizes) - len(shape)) + tuple(shape))
     wrong = [
         dim
         for dim, size in zip(range(-len(shape), 0), shape, strict=True)
-        if size != sizes.get(dim, 1)
+        if size != sizes.get(dim, 1) and dim not in enumerated
     ]
     if not wrong:
         return value

@@ -91,21 +91,29 @@ class Assembler:
         for run in self.runs:
             for latents, credits in downstream_credits(run, self.layout):
                 if _may_be_shown_as_one(latents, credits):
-                    visits.append(self._visit_of_many(latents, credits))
+                    visits.append(self._visit_of_many(run, latents, credits))
                     continue
                 for latent, credit in zip(latents, credits, strict=True):
                     pieces[latent.site].append((run, latent, credit))
+            for site, branch in run.branches.items():
+                credit = branch.spread(branch.credit, run.rows, self.layout.depth)
+                pieces[site].append((run, run.latents[site], credit))
         for parts in _shown_together(pieces.values()):
             run, latent, _ = parts[0]
             credit = _cat([credit for _, _, credit in parts])
             asked = latent.counterfactual is not None
             others = additive_credits(latent, run, self.layout) if asked else None
-            scale, share = self._scale(latent), 1 / self.num_particles
+            scale, share = (
+                self._scale(latent),
+                self._share([run for run, _, _ in parts], latent.site),
+            )
             rivals = partial(self._rivals, credit)
             visits.append(self._visit(parts, credit, share, scale, rivals, others))
         return Assembled(total, self._with_terms(total, visits))
 
-    def _visit_of_many(self, latents: Sequence[Latent], credits: Tensor) -> tuple[Estimator, Visit]:
+    def _visit_of_many(
+        self, run: Run, latents: Sequence[Latent], credits: Tensor
+    ) -> tuple[Estimator, Visit]:
         """Sites in the same plates, whose estimator does not tell them apart, as one."""
         scores = torch.stack([latent.score for latent in latents if latent.score is not None])
         return latents[0].estimator, Visit(
@@ -115,9 +123,7 @@ class Assembler:
             share=1 / self.num_particles,
             scale=self._scale(latents[0]),
             leave_one_out=lambda: torch.stack([self._rivals(credit) for credit in credits]),
-            score_norm=lambda: torch.stack(
-                [self._score_norm(latent, credits.shape[1]) for latent in latents]
-            ),
+            score_norm=lambda: torch.stack([self._score_norm(latent, run) for latent in latents]),
             args=self.args,
             kwargs=self.kwargs or {},
         )
@@ -127,6 +133,21 @@ class Assembler:
         for plate in latent.plates:
             scale *= self.layout.plates[plate].scale
         return scale
+
+    def _share(self, runs: Sequence[Run], site: str) -> float | Tensor:
+        """Weight of each of a site's draws: of K particles, and of the branches of each."""
+        branches = [(run.branches[site], run.rows) for run in runs if site in run.branches]
+        if not branches:
+            return 1 / self.num_particles
+        shares = [branch.spread(branch.share, n, self.layout.depth) for branch, n in branches]
+        return _cat(shares) / self.num_particles
+
+    def _arrange(self, x: Tensor, run: Run, latent: Latent) -> Tensor:
+        """What belongs to a latent, in a program's batch shape, as ``[rows, *plates]``."""
+        branch = run.branches.get(latent.site)
+        if branch is not None:
+            return branch.arrange(x, run.rows, self.layout.depth)
+        return self.layout.arrange(x, run.rows)
 
     def _total(self) -> Tensor:
         costs = [cost for run in self.runs for cost in run.costs]
@@ -198,14 +219,13 @@ class Assembler:
         self,
         parts: list[_Part],
         credit: Tensor,
-        share: float,
+        share: float | Tensor,
         scale: float,
         rivals: Callable[[], Tensor],
         others: Tensor | None,
     ) -> tuple[Estimator, Visit]:
-        latents = [(latent, run.rows) for run, latent, _ in parts]
         first = parts[0][1]
-        scores = [self.layout.arrange(_scored(latent), rows) for latent, rows in latents]
+        scores = [self._arrange(_scored(latent), run, latent) for run, latent, _ in parts]
         visit = Visit(
             site=first.site,
             credit=credit,
@@ -213,7 +233,7 @@ class Assembler:
             share=share,
             scale=scale,
             leave_one_out=rivals,
-            score_norm=lambda: _cat([self._score_norm(latent, n) for latent, n in latents]),
+            score_norm=lambda: _cat([self._score_norm(latent, run) for run, latent, _ in parts]),
             args=self.args,
             kwargs=self.kwargs or {},
         )
@@ -228,7 +248,8 @@ class Assembler:
             weight, score, auxiliary = estimator.surrogate(visit)
             if weight.shape != score.shape:
                 weight = weight.expand(score.shape)
-            weights.append(_flat(weight if visit.share == 1 else weight * visit.share))
+            alone = isinstance(visit.share, float) and visit.share == 1
+            weights.append(_flat(weight if alone else weight * visit.share))
             scores.append(_flat(score))
             if auxiliary is not None:
                 losses.append(-auxiliary)
@@ -242,13 +263,13 @@ class Assembler:
             losses.append(torch.where(weight == 0, weight, weight * score).sum())
         return _sum([live, *losses])
 
-    def _score_norm(self, latent: Latent, rows: int) -> Tensor:
+    def _score_norm(self, latent: Latent, run: Run) -> Tensor:
         """Squared norm of the score's gradient with respect to the distribution's parameters."""
         parameters = [p for p in tensors_of(latent.q) if p.requires_grad]
         score = _scored(latent)
         total = torch.zeros_like(score)
         if not parameters or not score.requires_grad:
-            return self.layout.arrange(torch.ones_like(total), rows)
+            return self._arrange(torch.ones_like(total), run, latent)
         for gradient in torch.autograd.grad(
             score, parameters, torch.ones_like(score), retain_graph=True, allow_unused=True
         ):
@@ -257,7 +278,7 @@ class Assembler:
             extra = gradient.dim() - score.dim()
             square = gradient.square()
             total = total + (square.flatten(-extra).sum(-1) if extra > 0 else square)
-        return self.layout.arrange(total, rows)
+        return self._arrange(total, run, latent)
 
 
 def _shown_together(sites: Iterable[list[_Part]]) -> Iterator[list[_Part]]:

@@ -10,10 +10,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_dsvi.errors import SiteMismatch
+from pyro_dsvi.errors import IncompatibleSite, SiteMismatch
 from pyro_dsvi.graph.closed_form import use_closed_forms
+from pyro_dsvi.graph.contraction import sum_out, summed_sites
+from pyro_dsvi.graph.expectation import take_expectations
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.graph.nodes import PARTICLES, Answer, Run
+from pyro_dsvi.passes.enumeration import Support, taken_whole
 from pyro_dsvi.passes.freeze import (
     Freeze,
     Gate,
@@ -61,6 +64,8 @@ class Executor:
         analytic_kl: whether closed forms stand in for sampled densities where they are exact.
         follow: whether to follow influence at all.
         follow_all: whether to follow every latent, or only those whose draw must answer.
+        plates: dimensions that plates take up, that of the particles among them, where sites take
+            their whole support to the left of these; None where none has asked for it.
     """
 
     model: Callable[..., Any]
@@ -73,6 +78,7 @@ class Executor:
     analytic_kl: bool = False
     follow: bool = True
     follow_all: bool = False
+    plates: int | None = None
 
     def __post_init__(self) -> None:
         self._bits: dict[str, int] = {}
@@ -91,6 +97,12 @@ class Executor:
         latents = list(execution.run.latents.values())
         for latent in latents:
             latent.counterfactual = latent.estimator.counterfactual(latent.q, latent.value.detach())
+            if latent.counterfactual is not None and latent.site in execution.run.branches:
+                raise IncompatibleSite(
+                    f"site {latent.site!r}: it is drawn once for each value of an enumerated site "
+                    f"upstream, where {type(latent.estimator).__name__} is not offered; use "
+                    "dsvi.estimators.ScoreFunction() here, or draw the site upstream"
+                )
         for slopes in (False, True):
             asking = [x for x in latents if x.counterfactual and x.counterfactual.slopes is slopes]
             if not asking:
@@ -122,7 +134,11 @@ class Executor:
     def _execute(self, rows: int, nesting: int | None) -> Execution:
         influence = Influence(self._bits) if self.follow else None
         guide = Sample(
-            self.choose, influence, follow_all=self.follow_all, subsamples=self._subsamples
+            self.choose,
+            influence,
+            follow_all=self.follow_all,
+            subsamples=self._subsamples,
+            supports=self.plates is not None,
         )
         return self._play(guide, influence, rows, nesting, self.frozen)
 
@@ -139,7 +155,7 @@ class Executor:
             plate = pyro.plate(PARTICLES, rows, dim=-1 - nesting)
         following = influence if influence is not None else nullcontext()
 
-        with following, guide, plate:
+        with following, self._support(), guide, plate, taken_whole(guide):
             self.guide(*self.args, **self.kwargs)
         guide.choices = {n: c for n, c in guide.choices.items() if n in guide.sites}
         if isinstance(poutine.unwrap(self.guide), poutine.messenger.Messenger):
@@ -151,8 +167,8 @@ class Executor:
         drawn = guide.sites
         if gates:
             drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
-        model = Score(drawn, self._subsamples, influence)
-        with following, model, plate:
+        model = Score(drawn, self._subsamples, influence, plates=self.plates)
+        with following, model, self._support(drawn), plate, taken_whole(guide, model):
             self.model(*self.args, **self.kwargs)
         self._subsamples.update(model.subsamples)
         _refuse_strangers(guide, model)
@@ -168,10 +184,19 @@ class Executor:
             additive=self.additive,
             frozen=densities,
         )
-        run.read_model(model.sites, model.reach)
+        summed = summed_sites(model.sites, estimators) if self.plates is not None else {}
+        run.read_model({n: m for n, m in model.sites.items() if n not in summed}, model.reach)
+        sum_out(run, summed, model.reach)
         if self.analytic_kl:
             use_closed_forms(run, guide.reach, model.reach_of_law)
+        take_expectations(run)
         return Execution(guide, model, influence, run, gates)
+
+    def _support(self, drawn: Mapping[str, Any] | None = None) -> Any:
+        """What gives a site its whole support; in the model, once the guide has drawn."""
+        if self.plates is None:
+            return nullcontext()
+        return Support(self.plates, drawn)
 
     def _gates(self, guide: Sample, influence: Influence | None) -> dict[str, Gate]:
         """A gate on each latent, where the guide's densities are frozen.

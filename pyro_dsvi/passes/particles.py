@@ -63,3 +63,21 @@ class Particles:
                 )
                 return None
         return int(nesting)
+
+    def plates(
+        self, nesting: int | None, model: Callable, guide: Callable, args: tuple, kwargs: Mapping
+    ) -> int:
+        """Dimensions that plates take up, the particles' own among them.
+
+        Args:
+            nesting: what :meth:`nesting` found.
+            model: the model.
+            guide: the guide.
+            args: positional arguments of both.
+            kwargs: keyword arguments of both.
+        """
+        if nesting is not None:
+            return nesting + 1
+        if math.isfinite(self.max_plate_nesting):
+            return int(self.max_plate_nesting)
+        return nesting_of(model, guide, args, kwargs)

@@ -17,13 +17,14 @@ from pyro_dsvi.errors import DSVIError
 from pyro_dsvi.graph.nodes import PARTICLES
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.score import not_in_guide
+from pyro_dsvi.strategy import is_marked
 
 _TRIED = 3  # particles in the trial
 _Records = tuple[Record, Record]
 
 
 class _Given(Record):
-    """Records a run at given values, reshaped to what the site wants.
+    """Records a run at given values, in the shape that the site wants.
 
     Args:
         values: values by site.
@@ -40,17 +41,33 @@ class _Given(Record):
         value = self.values.get(msg["name"])
         if value is not None and not msg["is_observed"]:
             shape = getattr(msg["fn"], "shape", None)
-            if shape is not None and value.numel() == torch.Size(shape()).numel():
-                value = value.reshape(shape())
+            if shape is not None:
+                value = _fitted(value, torch.Size(shape()))
             msg["value"], msg["done"] = value, True
         elif self.complete and not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample":
-            raise not_in_guide(msg["name"])
+            _refuse_unmarked(msg)
+
+
+def _refuse_unmarked(msg: Any) -> None:
+    if not is_marked(msg["infer"]):
+        raise not_in_guide(msg["name"])
+
+
+def _fitted(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    if value.numel() == shape.numel():
+        return value.reshape(shape)
+    while value.dim() > len(shape) and len(value) == 1:
+        value = value.squeeze(0)
+    try:
+        return value.expand(shape)
+    except RuntimeError:  # for the site to be refused by name
+        return value
 
 
 def nesting_of(model: Callable, guide: Callable, args: tuple, kwargs: Mapping) -> int:
     """Number of plate dimensions of the programs, found by running them once."""
-    with _Aside():
-        guide_run, model_run = _run(model, guide, args, kwargs, {})
+    with aside():
+        guide_run, model_run = run_at(model, guide, args, kwargs, {})
     return _nesting(guide_run, model_run)
 
 
@@ -66,13 +83,13 @@ def objection_to_broadcasting(
         kwargs: keyword arguments of both.
         nesting: plate dimensions of the programs.
     """
-    with _Aside():
+    with aside():
         plate = pyro.plate(PARTICLES, _TRIED, dim=-1 - nesting)
         try:
-            guide_run, model_run = _run(plate(model), plate(guide), args, kwargs, {})
+            guide_run, model_run = run_at(plate(model), plate(guide), args, kwargs, {})
             for k in range(_TRIED):
-                values = {**_minibatches(model_run), **_particle(guide_run, nesting, k)}
-                singles = _run(model, guide, args, kwargs, values)
+                values = {**_particle(model_run, nesting, k), **_particle(guide_run, nesting, k)}
+                singles = run_at(model, guide, args, kwargs, values)
                 for many, single in zip((guide_run, model_run), singles, strict=True):
                     found = _difference(many, single, nesting, k)
                     if found is not None:
@@ -85,7 +102,7 @@ def objection_to_broadcasting(
     return None
 
 
-class _Aside:
+class aside:  # noqa: N801 - used as a function, as torch.no_grad is
     """Out of sight of outer handlers, without gradients, the random state restored at the end."""
 
     def __enter__(self) -> None:
@@ -103,7 +120,8 @@ class _Aside:
             torch.cuda.set_rng_state_all(self._cuda)
 
 
-def _run(model, guide, args, kwargs, values: Mapping[str, torch.Tensor]) -> _Records:
+def run_at(model, guide, args, kwargs, values: Mapping[str, torch.Tensor]) -> _Records:
+    """Run guide and model at the given values, where there are any, and else as they come."""
     guide_run = _Given(values)
     with guide_run:
         guide(*args, **kwargs)

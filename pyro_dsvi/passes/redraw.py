@@ -85,7 +85,11 @@ class Redraw(Sample):
         subsamples: dict[str, Any],
     ) -> None:
         super().__init__(
-            _as_before(first), influence, follow_all=first.follow_all, subsamples=subsamples
+            _as_before(first),
+            influence,
+            follow_all=first.follow_all,
+            subsamples=subsamples,
+            supports=first.supports,
         )
         self.first: Mapping[str, Any] = first.sites
         self.laws: Mapping[str, int] = first.reach_of_law
@@ -93,6 +97,8 @@ class Redraw(Sample):
         self.stacked = stacked
 
     def _draw(self, msg: Any, estimator: Estimator) -> None:
+        if estimator.enumerates:  # all values, whatever lies upstream
+            return
         before = self.first.get(msg["name"])
         law = EVERYTHING if before is None else self.laws.get(msg["name"], EVERYTHING)
         fresh: Tensor | None = None

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.influence import Influence
+from pyro_dsvi.passes.enumeration import PlatesUnknown, is_whole
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.strategy import Choice
 
@@ -19,6 +21,7 @@ class Sample(Record):
         influence: follows what is drawn, or None.
         follow_all: follow every latent, not only those whose credit is needed.
         subsamples: minibatches to use again, so that all particles see the same data.
+        supports: whether a handler further out gives a site its whole support if it is marked.
 
     Attributes:
         choices: estimator of each latent, in order.
@@ -31,11 +34,13 @@ class Sample(Record):
         *,
         follow_all: bool = False,
         subsamples: dict[str, Any] | None = None,
+        supports: bool = False,
     ) -> None:
         super().__init__(influence)
         self.choose = choose
         self.follow_all = follow_all
         self.given = subsamples or {}
+        self.supports = supports
         self.choices: dict[str, Choice] = {}
         self._paused = False
 
@@ -48,6 +53,10 @@ class Sample(Record):
         if msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
             return
         choice = self.choices[name] = self.choose(name, msg["fn"], msg["infer"])
+        if choice.estimator.enumerates and not self.supports:
+            raise PlatesUnknown
+        if self.supports:
+            msg["infer"]["enumerate"] = "parallel" if choice.estimator.enumerates else None
         if self.influence is not None:
             self._look_away(msg, self.influence)
         if not msg["done"] and msg["value"] is None:
@@ -68,6 +77,12 @@ class Sample(Record):
         choice = self.choices.get(msg["name"])
         if choice is not None and msg["is_observed"]:  # by a handler further out, after all
             del self.choices[msg["name"]]
+        elif choice is not None and choice.estimator.enumerates and not is_whole(msg):
+            raise IncompatibleSite(
+                f"site {msg['name']!r}: {type(choice.estimator).__name__} sums over all values, "
+                "but a handler gives it one; remove the handler, or use "
+                "dsvi.estimators.ScoreFunction() here"
+            )
         elif choice is not None:
             self._cut(msg, choice.estimator)
         self._look_again()
@@ -84,7 +99,9 @@ class Sample(Record):
         law = self._reach_of_law(msg, influence, reach)
         own = self.follow_all or choice.estimator.needs_credit(msg["fn"])
         self.reach_of_law[msg["name"]] = law
-        self.reach[msg["name"]] = influence.drew(msg["name"], msg["value"], law, own)
+        # A support is the same whatever the probabilities of its values depend on.
+        carried = 0 if choice.estimator.enumerates else law
+        self.reach[msg["name"]] = law | influence.drew(msg["name"], msg["value"], carried, own)
 
     def _look_away(self, msg: Any, influence: Influence) -> None:
         """What happens inside the draw need not be followed: all of it carries the law's reach."""
@@ -106,4 +123,6 @@ def reuse(msg: Any, earlier: Any) -> None:
     """Give a site the value it had in an earlier run."""
     msg["value"] = earlier["value"]
     msg["done"] = True
-    msg["infer"] = earlier["infer"]
+    msg["infer"] = dict(earlier["infer"])
+    if "_dim_to_id" in msg["infer"]:  # to which Pyro's enumeration adds as it goes
+        msg["infer"]["_dim_to_id"] = dict(msg["infer"]["_dim_to_id"])

@@ -4,8 +4,10 @@ from typing import Any
 
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.influence import Influence
+from pyro_dsvi.passes.enumeration import PlatesUnknown
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.sample import reuse
+from pyro_dsvi.strategy import is_marked
 
 
 class Score(Record):
@@ -15,12 +17,20 @@ class Score(Record):
         drawn: messages of the guide's sample sites, with the values to use.
         subsamples: messages of the guide's subsampling sites.
         influence: what followed the guide, or None.
+        plates: dimensions that plates take up, where a site of the model alone may take its whole
+            support, further left; None where it may not yet.
     """
 
     def __init__(
-        self, drawn: dict[str, Any], subsamples: dict[str, Any], influence: Influence | None
+        self,
+        drawn: dict[str, Any],
+        subsamples: dict[str, Any],
+        influence: Influence | None,
+        *,
+        plates: int | None = None,
     ) -> None:
         super().__init__(influence)
+        self.plates = plates
         self.drawn = drawn
         self.given = subsamples
 
@@ -32,7 +42,10 @@ class Score(Record):
         elif msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
             return
         elif name not in self.drawn:
-            raise not_in_guide(name)
+            if not is_marked(msg["infer"]):
+                raise not_in_guide(name)
+            if self.plates is None:
+                raise PlatesUnknown
         elif self.drawn[name]["is_observed"]:
             raise SiteMismatch(
                 f"site {name!r}: the model samples it, but the guide observes it; "
@@ -40,28 +53,39 @@ class Score(Record):
             )
         else:
             reuse(msg, self.drawn[name])
-            _agree(name, msg["fn"], self.drawn[name]["fn"])
+            _agree(name, msg["fn"], self.drawn[name]["fn"], self.plates)
 
 
 def not_in_guide(name: str) -> SiteMismatch:
     """The error for a latent of the model that the guide does not draw."""
     return SiteMismatch(
         f"site {name!r}: the model samples it, but the guide does not; "
-        "sample it in the guide too, or observe it in the model"
+        "sample it in the guide too, or observe it in the model; a site with finite support may "
+        "be summed out instead: mark it infer={'enumerate': 'parallel'} in the model"
     )
 
 
-def _agree(name: str, p: Any, q: Any) -> None:
+def _agree(name: str, p: Any, q: Any, plates: int | None) -> None:
     """Refuse a site at which model and guide draw different shapes."""
     try:
         ours, theirs = (p.batch_shape, p.event_shape), (q.batch_shape, q.event_shape)
     except AttributeError:  # not a torch distribution
         return
+    if plates is not None:  # one of them may depend on an enumerated site, and the other not
+        ours, theirs = ((_of_plates(batch, plates), event) for batch, event in (ours, theirs))
     if ours != theirs:
         raise SiteMismatch(
             f"site {name!r}: batch and event shapes disagree, model {_show(ours)}, guide "
             f"{_show(theirs)}; use the same plates and .to_event(...) in both"
         )
+
+
+def _of_plates(batch: tuple[int, ...], plates: int) -> tuple[int, ...]:
+    """A batch shape without the dimensions left of all plates, nor ones on the left."""
+    shape = list(batch)[max(0, len(batch) - plates) :]
+    while shape and shape[0] == 1:
+        del shape[0]
+    return tuple(shape)
 
 
 def _show(shapes: tuple[Any, Any]) -> str:
