@@ -208,7 +208,7 @@ class Objective(ELBO, torch.nn.Module):
             follow_all=follow_all,
         )
         if nesting is None:
-            executions = [executor.one() for _ in range(self.num_particles)]
+            executions = [executor.one(k, self.num_particles) for k in range(self.num_particles)]
         else:
             executions = [executor.side_by_side(self.num_particles, nesting)]
         runs = [execution.run for execution in executions]

@@ -79,13 +79,15 @@ class Executor:
 
     def side_by_side(self, num_particles: int, nesting: int) -> Execution:
         """All particles in one run, in a plate to the left of ``nesting`` plate dimensions."""
-        return self._execute(num_particles, nesting)
+        return self._execute(num_particles, nesting, 0, num_particles)
 
-    def one(self) -> Execution:
-        """One particle; the next one sees the same minibatch."""
-        return self._execute(1, None)
+    def one(self, particle: int = 0, num_particles: int = 1) -> Execution:
+        """One particle of several; the next one sees the same minibatch."""
+        return self._execute(1, None, particle, num_particles)
 
-    def _execute(self, rows: int, nesting: int | None) -> Execution:
+    def _execute(
+        self, rows: int, nesting: int | None, particle: int, num_particles: int
+    ) -> Execution:
         influence = Influence(self._bits) if self.follow else None
         plate: Any = nullcontext()
         if nesting is not None:
@@ -93,7 +95,14 @@ class Executor:
         following = influence if influence is not None else nullcontext()
 
         guide = Sample(
-            self.choose, influence, follow_all=self.follow_all, subsamples=self._subsamples
+            self.choose,
+            influence,
+            follow_all=self.follow_all,
+            subsamples=self._subsamples,
+            particle=particle,
+            num_particles=num_particles,
+            additive=self.additive,
+            frozen=self.frozen,
         )
         with following, guide, plate:
             self.guide(*self.args, **self.kwargs)
