@@ -63,7 +63,7 @@ class QuasiMonteCarlo(Coupling):
             start, stop = self._used, self._used + size
             self._blocks[site] = start, stop
             self._used = stop
-        if isinstance(self.source, Sobol) and stop > Sobol.most:
+        if isinstance(self.source, Sobol) and start <= Sobol.most < stop:
             self._say(
                 DSVIWarning,
                 f"{self.title}: the guide's noise has more than the {Sobol.most} dimensions of a "

@@ -62,8 +62,8 @@ class Reparameterisation:
 
 def inside(u: Tensor) -> Tensor:
     """Keep uniform numbers off 0 and 1, where an inverse distribution function is infinite."""
-    limits = torch.finfo(u.dtype)
-    return u.clamp(limits.tiny, 1 - limits.eps)
+    eps = torch.finfo(u.dtype).eps
+    return u.clamp(eps, 1 - eps)
 
 
 def reparameterisation(q: Any) -> Reparameterisation | None:
@@ -72,18 +72,20 @@ def reparameterisation(q: Any) -> Reparameterisation | None:
     Args:
         q: a distribution with ``rsample``.
     """
+    return _of(q) if getattr(q, "has_rsample", False) else None
+
+
+def _of(q: Any) -> Reparameterisation | None:
     if isinstance(q, (MaskedDistribution, td.Independent)):
-        return reparameterisation(q.base_dist)
+        return _of(q.base_dist)
     if isinstance(q, ExpandedDistribution):
         return _expanded(q)
-    if not getattr(q, "has_rsample", False):
-        return None
     # Known by the method itself, so that a class which draws in another way is not taken for one
     # of these.
     family = _FAMILIES.get(type(q).rsample)
     if family is not None and family is not _transformed:
         return family(q)
-    if type(q).icdf not in _NO_ICDF and not q.event_shape:
+    if q.has_rsample and type(q).icdf not in _NO_ICDF and not q.event_shape:
         return Reparameterisation(q.batch_shape, False, _like(q), q.icdf)
     return family(q) if family is not None else None
 
@@ -127,7 +129,7 @@ def _exp_relaxed_categorical(q: ExpRelaxedCategorical) -> Reparameterisation:
 
 
 def _transformed(q: td.TransformedDistribution) -> Reparameterisation | None:
-    base = reparameterisation(q.base_dist)
+    base = _of(q.base_dist)
     if base is None or _folds(q.transforms):
         return None
 
@@ -149,7 +151,7 @@ def _folds(transforms: Any) -> bool:
 
 
 def _expanded(q: ExpandedDistribution) -> Reparameterisation | None:
-    base = reparameterisation(q.base_dist)
+    base = _of(q.base_dist)
     if base is None:
         return None
     return replace(base, shape=q.batch_shape + base.shape[len(q.base_dist.batch_shape) :])
