@@ -7,7 +7,7 @@ across a sampled site.  Any bound goes with any estimator at any site.
 from pyro_dsvi import baselines, bounds, errors, estimators, handlers
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
-from pyro_dsvi.estimators import Pathwise, ScoreFunction
+from pyro_dsvi.estimators import GumbelSoftmax, Pathwise, ScoreFunction, StraightThrough
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
     IWAE,
@@ -29,6 +29,7 @@ __all__ = [
     "DReG",
     "DSVIError",
     "DSVIWarning",
+    "GumbelSoftmax",
     "LeaveOneOut",
     "MixedELBO",
     "MovingAverage",
@@ -40,6 +41,7 @@ __all__ = [
     "Renyi",
     "ScoreFunction",
     "ScoreFunctionELBO",
+    "StraightThrough",
     "baselines",
     "bounds",
     "errors",

@@ -205,7 +205,7 @@ def gradients(handler, count: int, steps: int, side_by_side: bool = True) -> Ten
 
 @MODES
 def test_gradient_is_unbiased_and_of_less_variance(side_by_side):
-    """16 points have a 20th of the variance of independent ones, at the least, in this cost."""
+    """16 points have less than a tenth of the variance of independent ones in this cost."""
     torch.manual_seed(0)
     drawn = gradients(dsvi.handlers.quasi_monte_carlo(), 16, 60, side_by_side)
     plain = gradients(nullcontext(), 16, 60, side_by_side)
@@ -213,7 +213,7 @@ def test_gradient_is_unbiased_and_of_less_variance(side_by_side):
     for gradient in (drawn, plain):
         z = (gradient.mean(0) - truth) / (gradient.std(0) / math.sqrt(len(gradient)))
         assert z.abs().max() < 4
-    assert (drawn.var(0) * 20 < plain.var(0)).all()
+    assert (drawn.var(0) * 10 < plain.var(0)).all()
 
 
 def test_variance_falls_faster_than_one_over_the_particles():

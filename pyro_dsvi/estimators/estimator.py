@@ -42,6 +42,8 @@ class Estimator(ABC):
         bias: what is known of the gradient's expectation.
         passes_gradient: whether the drawn value carries a gradient; if not, it is detached.
         baseline: the baseline whose state the objective keeps, if there is one.
+        relaxes: whether the drawn value may lie between the points of a discrete support, where
+            both programs' log densities are extended linearly.
         elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
             that several sites may be shown to it as one.
     """
@@ -50,6 +52,7 @@ class Estimator(ABC):
     passes_gradient: ClassVar[bool]
     baseline: Baseline | None = None
     elementwise: ClassVar[bool] = False
+    relaxes: ClassVar[bool] = False
 
     @abstractmethod
     def objection(self, q: Any) -> str | None:
