@@ -22,7 +22,8 @@ from pyro_dsvi.errors import (
     IncompatibleSite,
     UncontrolledNoiseWarning,
 )
-from pyro_dsvi.handlers.coupling import Coupling
+from pyro_dsvi.handlers.coupling import Coupling, Seat
+from pyro_dsvi.handlers.reparameterisation import reparameterisation
 from tests.scenarios import f64
 
 M, S = 0.3, 0.7
@@ -277,6 +278,92 @@ def test_plates_within_and_around():
         z = drawn[-2]
         assert z.shape == (4, 3, 2, 3)
         torch.testing.assert_close(z[0::2] + z[1::2], f64(2 * M).expand(2, 3, 2, 3))
+
+
+def test_a_dimension_left_of_the_particles():
+    """Where a site is drawn for each value of another, the particles' axis is not the first."""
+    law = reparameterisation(dist.Normal(torch.zeros(2, 4, 3), 1.0))
+    assert law is not None
+    noise = dsvi.handlers.antithetic().noise("z", law, Seat(4, axis=1))
+    assert noise.shape == (2, 4, 3)
+    assert torch.equal(noise[:, ::2], -noise[:, 1::2])
+    assert len(noise.abs().unique()) == 12
+
+
+@MODES
+def test_a_part_of_a_guide_inside_a_plate(side_by_side):
+    """What is wrapped knows of the plates around it: an element has noise of its own."""
+    drawn = []
+
+    @dsvi.handlers.antithetic
+    def part():
+        drawn.append(pyro.sample("z", dist.Normal(f64(M), f64(S))))
+
+    def guide():
+        with pyro.plate("data", 5):
+            part()
+
+    def model():
+        with pyro.plate("data", 5):
+            pyro.sample("z", dist.Normal(f64(0.0), 1.0))
+
+    dsvi.PathwiseELBO(num_particles=2, vectorize_particles=side_by_side, max_plate_nesting=1).loss(
+        model, guide
+    )
+    z = values(drawn if side_by_side else drawn[-2:], side_by_side)
+    torch.testing.assert_close(z.sum(0), f64(2 * M).expand(5), rtol=0, atol=1e-15)
+    assert len(z.unique()) == 10
+
+
+def test_an_error_leaves_no_handler_behind():
+    def failing():
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+        raise KeyError("of the guide's own")
+
+    wrapped = dsvi.handlers.antithetic(failing)
+    for _ in range(2):
+        with pytest.raises(KeyError), pyro.plate("data", 3), pytest.warns(DSVIWarning):
+            wrapped()
+        assert not poutine.runtime.am_i_wrapped()
+        wrapped = dsvi.handlers.antithetic(failing)
+    handler = dsvi.handlers.antithetic()
+    with handler, pytest.raises(ValueError, match="twice"), handler:
+        pass
+    assert not poutine.runtime.am_i_wrapped()
+
+
+def test_estimators_that_draw_by_themselves_are_left_alone():
+    model, guide, _ = pair_of(lambda: dist.Bernoulli(f64(0.3)), lambda z: z)
+    relaxed = dsvi.GumbelSoftmax(0.5)
+    objective = dsvi.Objective(dsvi.bounds.Evidence(), num_particles=2, estimators={"z": relaxed})
+    biased = pytest.warns(dsvi.errors.BiasedEstimatorWarning)
+    told = pytest.warns(UncontrolledNoiseWarning, match="'z'.*GumbelSoftmax draws by itself")
+    with dsvi.handlers.antithetic(), biased, told:
+        objective.loss(model, guide)
+
+
+@pytest.mark.parametrize("name", ["antithetic", "quasi_monte_carlo"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_training(name, wrapped):
+    """Steps of SVI, as a user takes them: the posterior mean, with far less noise at the end."""
+
+    def model():
+        z = pyro.sample("z", dist.Normal(f64(0.0), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=f64(1.0))
+
+    def guide():
+        pyro.sample("z", dist.Normal(pyro.param("m", f64(0.0)), f64(0.5**0.5)))
+
+    handler = getattr(dsvi.handlers, name)()
+    program = handler(guide) if wrapped else guide
+    svi = pyro.infer.SVI(
+        model, program, pyro.optim.SGD({"lr": 0.1}), dsvi.PathwiseELBO(num_particles=2)
+    )
+    with nullcontext() if wrapped else handler:
+        for _ in range(100):
+            svi.step()
+    tolerance = 1e-6 if name == "antithetic" else 0.2
+    assert float(pyro.param("m").detach()) == pytest.approx(0.5, abs=tolerance)
 
 
 def test_broadcasting_is_still_tried_with_a_wrapped_guide():

@@ -22,7 +22,9 @@ from pyro_dsvi.errors import (
     InvalidArgument,
     UncontrolledNoiseWarning,
 )
+from pyro_dsvi.handlers.coupling import Seat
 from pyro_dsvi.handlers.points import Made, Sobol
+from pyro_dsvi.handlers.reparameterisation import reparameterisation
 from tests.scenarios import f64
 
 MODES = pytest.mark.parametrize("side_by_side", [True, False])
@@ -266,6 +268,18 @@ def test_particles_of_a_branching_program():
     assert len(seen["left"]) == len(seen["right"])
     for side in ("left", "right"):  # the halves of a net's column are stratified by themselves
         assert len({int(8 * u) for u in seen[side]}) == len(seen[side])
+
+
+def test_a_dimension_left_of_the_particles():
+    """Where a site is drawn for each value of another, the particles' axis is not the first."""
+    law = reparameterisation(dist.Normal(torch.zeros(2, 8, 3).double(), f64(1.0)))
+    assert law is not None
+    handler, seat = dsvi.handlers.quasi_monte_carlo(), Seat(8, axis=1)
+    handler.begin(seat)
+    noise = handler.noise("z", law, seat)
+    assert noise.shape == (2, 8, 3)
+    u = dist.Normal(f64(0.0), f64(1.0)).cdf(noise).transpose(0, 1).reshape(8, 6)
+    assert all(len((column * 8).floor().unique()) == 8 for column in u.T)
 
 
 def test_single_precision_guide():
