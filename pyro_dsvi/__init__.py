@@ -4,10 +4,17 @@ A bound is one smooth function of K log weights; an estimator says how its sensi
 across a sampled site.  Any bound goes with any estimator at any site.
 """
 
-from pyro_dsvi import baselines, bounds, errors, estimators, optim
+from pyro_dsvi import baselines, bounds, errors, estimators, handlers, optim
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
-from pyro_dsvi.estimators import Enumerate, Marginalize, Pathwise, ScoreFunction
+from pyro_dsvi.estimators import (
+    Enumerate,
+    GumbelSoftmax,
+    Marginalize,
+    Pathwise,
+    ScoreFunction,
+    StraightThrough,
+)
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
     IWAE,
@@ -30,6 +37,7 @@ __all__ = [
     "DSVIError",
     "DSVIWarning",
     "Enumerate",
+    "GumbelSoftmax",
     "LeaveOneOut",
     "Marginalize",
     "MixedELBO",
@@ -42,9 +50,11 @@ __all__ = [
     "Renyi",
     "ScoreFunction",
     "ScoreFunctionELBO",
+    "StraightThrough",
     "baselines",
     "bounds",
     "errors",
     "estimators",
+    "handlers",
     "optim",
 ]

@@ -27,7 +27,7 @@ class EmptyPlate(DSVIError):
 
 
 class DSVIWarning(UserWarning):
-    """Base of every warning of this package; each is given once per objective."""
+    """Base of every warning of this package; each is given once per objective or handler."""
 
 
 class PlatesMergedWarning(DSVIWarning):
@@ -44,3 +44,11 @@ class LoopedParticlesWarning(DSVIWarning):
 
 class BiasedEstimatorWarning(DSVIWarning):
     """An estimator in use is biased."""
+
+
+class DependentParticlesWarning(DSVIWarning):
+    """Particles depend on one another, which changes the value of a K-sample bound."""
+
+
+class UncontrolledNoiseWarning(DSVIWarning):
+    """A handler of noise leaves a site as it is."""

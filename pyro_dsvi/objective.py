@@ -246,7 +246,7 @@ class Objective(ELBO, torch.nn.Module):
         """Run all particles; none if the plates have to be counted before."""
         try:
             if nesting is None:
-                return [executor.one() for _ in range(self.num_particles)]
+                return [executor.one(k, self.num_particles) for k in range(self.num_particles)]
             return [executor.side_by_side(self.num_particles, nesting)]
         except PlatesUnknown:
             return []

@@ -131,6 +131,11 @@ class Strategy:
                 f"frozen={self.frozen}; a mix of frozen and live sites is biased, so freeze all "
                 "sites (frozen=True on the objective) or none"
             )
+        if self.frozen and estimator.relaxes:
+            raise IncompatibleSite(
+                f"{where}: {type(estimator).__name__} with frozen=True: freezing rests on an exact "
+                "reparameterisation, which a relaxation is not; use frozen=False"
+            )
         objection = estimator.objection(q)
         if objection is not None:
             raise IncompatibleSite(f"{where}: {type(estimator).__name__}: {objection}")

@@ -55,6 +55,8 @@ class Estimator(ABC):
             the baseline.
         joint: whether counterfactual values may be put in at all elements of a plate at once even
             where the elements answer for a common cost.
+        relaxes: whether the drawn value may lie between the points of a discrete support, where
+            both programs' log densities are extended linearly.
         elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
             that several sites may be shown to it as one.
         enumerates: whether the site takes its whole support as its value, in a tensor dimension of
@@ -68,6 +70,7 @@ class Estimator(ABC):
     baseline: Baseline | None = None
     elementwise: ClassVar[bool] = False
     joint: ClassVar[bool] = True
+    relaxes: ClassVar[bool] = False
     enumerates: ClassVar[bool] = False
     additive_only: ClassVar[str | None] = None
 

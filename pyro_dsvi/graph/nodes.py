@@ -16,10 +16,11 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual
-from pyro_dsvi.errors import SiteMismatch
+from pyro_dsvi.errors import IncompatibleSite, SiteMismatch
 from pyro_dsvi.estimators import Estimator, ScoreFunction
 from pyro_dsvi.estimators.densities import log_prob
 from pyro_dsvi.estimators.law import sampling_law
+from pyro_dsvi.estimators.relaxation import extended_log_prob
 from pyro_dsvi.graph.branch import Branch
 
 PARTICLES = "num_particles_vectorized"
@@ -148,7 +149,9 @@ class Run:
         """
         for name, msg in sites.items():
             if not _is_silent(msg):
-                log_p = _weighed(log_density(msg), msg)
+                latent = self.latents.get(name)
+                log_p = log_density(msg, None if latent is None else latent.estimator)
+                log_p = _weighed(log_p, msg)
                 self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
         if any(latent.estimator is _OUTSIDE for latent in self.latents.values()):
             for cost in self.costs:  # nobody saw where that draw went
@@ -187,7 +190,7 @@ class Run:
                 if frozen is not None:
                     log_q = frozen[name]
                 else:
-                    log_q = score if score is not None and same else log_density(msg)
+                    log_q = score if score is not None and same else log_density(msg, estimator)
                 if by_score and additive:
                     log_q = log_q.detach()
                 log_q = _weighed(log_q, msg)
@@ -288,12 +291,21 @@ def _score(msg: Any, estimator: Estimator | None) -> Tensor | None:
     return estimator.score(msg["fn"], msg["value"])
 
 
-def log_density(msg: Any) -> Tensor:
-    """Log density of a site at its value, in nats, neither scaled nor masked."""
+def log_density(msg: Any, estimator: Estimator | None = None) -> Tensor:
+    """Log density of a site at its value, in nats, neither scaled nor masked.
+
+    Args:
+        msg: the site's message, in either program.
+        estimator: the estimator by which its value was drawn, or None.
+    """
     try:
+        if estimator is not None and estimator.relaxes:
+            return extended_log_prob(msg["fn"], msg["value"])
         if msg["args"] or msg["kwargs"]:
             return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
         return log_prob(msg["fn"], msg["value"])
+    except IncompatibleSite as error:
+        raise IncompatibleSite(f"site {msg['name']!r}: {error}") from error
     except ValueError as error:
         raise ValueError(f"site {msg['name']!r}: {error}") from error
 

@@ -86,11 +86,11 @@ class Executor:
 
     def side_by_side(self, num_particles: int, nesting: int) -> Execution:
         """All particles in one run, in a plate to the left of ``nesting`` plate dimensions."""
-        return self._execute(num_particles, nesting)
+        return self._execute(num_particles, nesting, 0, num_particles)
 
-    def one(self) -> Execution:
-        """One particle; the next one sees the same minibatch."""
-        return self._execute(1, None)
+    def one(self, particle: int = 0, num_particles: int = 1) -> Execution:
+        """One particle of several; the next one sees the same minibatch."""
+        return self._execute(1, None, particle, num_particles)
 
     def answer(self, execution: Execution) -> None:
         """Run the programs again at the values that the estimators of a run ask about."""
@@ -131,7 +131,9 @@ class Executor:
         programs = (execution.guide, self.guide), (execution.model, self.model)
         return not_differentiated([p for pair in programs for p in parameters_of(*pair)])
 
-    def _execute(self, rows: int, nesting: int | None) -> Execution:
+    def _execute(
+        self, rows: int, nesting: int | None, particle: int, num_particles: int
+    ) -> Execution:
         influence = Influence(self._bits) if self.follow else None
         guide = Sample(
             self.choose,
@@ -139,6 +141,10 @@ class Executor:
             follow_all=self.follow_all,
             subsamples=self._subsamples,
             supports=self.plates is not None,
+            particle=particle,
+            num_particles=num_particles,
+            additive=self.additive,
+            frozen=self.frozen,
         )
         return self._play(guide, influence, rows, nesting, self.frozen)
 

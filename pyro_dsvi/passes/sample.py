@@ -22,6 +22,10 @@ class Sample(Record):
         follow_all: follow every latent, not only those whose credit is needed.
         subsamples: minibatches to use again, so that all particles see the same data.
         supports: whether a handler further out gives a site its whole support if it is marked.
+        particle: which particle this run draws, where they go one by one.
+        num_particles: how many particles the step has, in this run or in several.
+        additive: whether the bound is additive.
+        frozen: whether the guide's densities are frozen.
 
     Attributes:
         choices: estimator of each latent, in order.
@@ -35,8 +39,16 @@ class Sample(Record):
         follow_all: bool = False,
         subsamples: dict[str, Any] | None = None,
         supports: bool = False,
+        particle: int = 0,
+        num_particles: int = 1,
+        additive: bool = True,
+        frozen: bool = False,
     ) -> None:
         super().__init__(influence)
+        self.particle = particle
+        self.num_particles = num_particles
+        self.additive = additive
+        self.frozen = frozen
         self.choose = choose
         self.follow_all = follow_all
         self.given = subsamples or {}
