@@ -159,6 +159,13 @@ def test_values_mixed_by_the_model_alone():
         loss(model, lambda: None)
 
 
+def test_a_program_with_chance_of_its_own_is_not_accused():
+    def model():
+        gauss("x", flip("b", 0.2) + torch.rand((), dtype=torch.float64), 0.0, obs=f64(0.4))
+
+    loss(model, bit_guide, {"b": dsvi.Enumerate()})
+
+
 def test_a_value_leaves_its_plate():
     def model():
         with pyro.plate("data", 3):

@@ -55,15 +55,18 @@ class _Weights:
 
     Attributes:
         log_q: log probabilities of each site's values, packed, by the site's letter.
+        order: when each site was drawn, by its letter.
     """
 
     def __init__(self, alphabet: Alphabet) -> None:
         self.alphabet = alphabet
         self.latents: dict[str, Latent] = {}
         self.log_q: dict[str, Tensor] = {}
+        self.order: dict[str, int] = {}
         for latent in alphabet.run.latents.values():
             if latent.number is not None:
                 letter = alphabet.letter(latent.number)
+                self.order[letter] = latent.number
                 self.latents[letter] = latent
                 log_q = latent.estimator.score(latent.q, latent.value)
                 self.log_q[letter] = alphabet.pack(log_q, latent)
@@ -83,15 +86,27 @@ class _Weights:
                 pending.extend(self.sites_of(self.log_q[site]))
         return found
 
-    def probability(self, sites: frozenset[str]) -> Tensor:
-        """Joint probability of the sites' values, packed; the sites upstream are summed out."""
+    def log_joint(self, sites: frozenset[str]) -> Tensor:
+        """Joint log probability of the sites' values, packed; those upstream are summed out.
+
+        The last of the sites is split off, and what it depends on put in its place, so that a chain
+        is summed link by link, and what one cost has needed serves the next.
+        """
+        last = max(sites, key=self.order.__getitem__)
+        log_q = self.log_q[last]
+        before = (sites | self.sites_of(log_q)) - {last}
+        if not before:
+            return log_q
         key = sites, torch.is_grad_enabled()  # what has no gradient serves credits alone
         if key not in self._known:
-            involved = sorted(self.with_upstream(sites))
-            log_q = alike(self.log_q[site] for site in involved)
-            joint = LogRing().sumproduct(log_q, {*involved} - sites)
-            self._known[key] = named(joint.exp(), letters_of(joint))
+            terms = alike([log_q, self.log_joint(before)])
+            self._known[key] = LogRing().sumproduct(terms, before - sites)
         return self._known[key]
+
+    def probability(self, sites: frozenset[str]) -> Tensor:
+        """Joint probability of the sites' values, packed; those upstream are summed out."""
+        log_joint = self.log_joint(sites)
+        return named(log_joint.exp(), letters_of(log_joint))
 
     def reached(self, cost: Cost, x: Tensor) -> Cost:
         """The cost, reached also by what reaches the probabilities that will weigh it."""

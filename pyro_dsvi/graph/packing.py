@@ -1,4 +1,4 @@
-"""Packed tensors, as Pyro has them: no dimensions of size one, a letter for each other one."""
+"""Packed tensors, as Pyro has them: a letter for each dimension whose size is not one."""
 
 import functools
 from collections.abc import Iterable

@@ -45,7 +45,10 @@ AMONG_PARTICLES = ("leave-one-out", "scaled leave-one-out")
 
 ESTIMATORS: dict[str, Callable[..., dsvi.estimators.Estimator]] = {
     "score function": dsvi.ScoreFunction,
+    "enumerate": lambda baseline: dsvi.Enumerate(),
 }
+# Without draws there is nothing to subtract a baseline from, nor a bound of several.
+WITHOUT_DRAWS = ("enumerate",)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def _everything_on_one_program() -> Iterator[Case]:
             for baseline in BASELINES:
                 for mode in (ONE, TWO, LOOP, THREE):
                     for frozen in (False, True):
+                        if estimator in WITHOUT_DRAWS and (bound, baseline) != ("evidence", "none"):
+                            continue
                         if _offered(baseline, mode) and not (frozen and mode is THREE):
                             yield Case("pair", bound, baseline, mode, frozen, estimator)
 
