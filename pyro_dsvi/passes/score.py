@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from pyro.poutine.util import site_is_subsample
+
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.influence import Influence
+from pyro_dsvi.passes.minibatch import draw_minibatch
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.sample import reuse
 
@@ -29,8 +32,10 @@ class Score(Record):
         name = msg["name"]
         if name in self.given:
             reuse(msg, self.given[name])
-        elif msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+        elif msg["is_observed"]:
             return
+        elif site_is_subsample(msg):
+            draw_minibatch(msg)
         elif name not in self.drawn:
             raise not_in_guide(name)
         elif self.drawn[name]["is_observed"]:
