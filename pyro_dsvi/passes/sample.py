@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from pyro.poutine.util import site_is_subsample
+
 from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.passes.enumeration import PlatesUnknown, is_whole
+from pyro_dsvi.passes.minibatch import draw_minibatch
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.strategy import Choice
 
@@ -62,7 +65,10 @@ class Sample(Record):
         if name in self.given:
             reuse(msg, self.given[name])
             return
-        if msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+        if msg["is_observed"]:
+            return
+        if site_is_subsample(msg):
+            draw_minibatch(msg)
             return
         choice = self.choices[name] = self.choose(name, msg["fn"], msg["infer"])
         if choice.estimator.enumerates and not self.supports:

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from pyro.poutine.util import site_is_subsample
+
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.passes.enumeration import PlatesUnknown
+from pyro_dsvi.passes.minibatch import draw_minibatch
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.sample import reuse
 from pyro_dsvi.strategy import is_marked
@@ -39,8 +42,10 @@ class Score(Record):
         name = msg["name"]
         if name in self.given:
             reuse(msg, self.given[name])
-        elif msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+        elif msg["is_observed"]:
             return
+        elif site_is_subsample(msg):
+            draw_minibatch(msg)
         elif name not in self.drawn:
             if not is_marked(msg["infer"]):
                 raise not_in_guide(name)

@@ -1,0 +1,1 @@
+"""A step recorded once as a graph of tensor operations, and replayed without Pyro."""
