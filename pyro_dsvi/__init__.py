@@ -4,7 +4,7 @@ A bound is one smooth function of K log weights; an estimator says how its sensi
 across a sampled site.  Any bound goes with any estimator at any site.
 """
 
-from pyro_dsvi import baselines, bounds, errors, estimators
+from pyro_dsvi import baselines, bounds, diagnostics, errors, estimators
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
 from pyro_dsvi.estimators import Pathwise, ScoreFunction
@@ -42,6 +42,7 @@ __all__ = [
     "ScoreFunctionELBO",
     "baselines",
     "bounds",
+    "diagnostics",
     "errors",
     "estimators",
 ]
