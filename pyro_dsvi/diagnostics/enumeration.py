@@ -9,7 +9,7 @@ is used.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -30,7 +30,7 @@ from pyro_dsvi.graph.bundle import bundles
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Run
 from pyro_dsvi.graph.preexisting import know
-from pyro_dsvi.passes.execute import Executor
+from pyro_dsvi.passes.execute import Execution, Executor
 from pyro_dsvi.strategy import Choice
 
 _HOPELESS = 64  # times as many draws as allowed, if all paths were as long as the first
@@ -71,20 +71,20 @@ class Enumeration(Reference):
             )
 
     def find(self, programs: Programs, bound: Bound, num_particles: int, tested: Any) -> Found:
-        draws, exact = self.every_draw(programs, bound, num_particles)
+        draws, exact = self.every_draw(programs, bound, num_particles, nodes=self.nodes)
         terms = expectation(draws, bound, num_particles)
         mean = _differentiate(terms.sum(), programs)
         error = {name: torch.zeros_like(g) for name, g in mean.items()}
-        if not exact:
-            fewer = replace(self, nodes=self.nodes - _FEWER)
-            rough, _ = fewer.every_draw(programs, bound, num_particles)
+        if not exact and self.nodes:
+            fewer = self.nodes - _FEWER
+            rough, _ = self.every_draw(programs, bound, num_particles, nodes=fewer)
             other = _differentiate(expectation(rough, bound, num_particles).sum(), programs)
             error = {name: (g - other[name]).abs() for name, g in mean.items()}
-        within = _rounding(terms, mean, programs)
+        within = _rounding(terms, mean, programs, _eps(draws))
         return Found(Gradient(mean, error, within, _told(draws, exact), exact), draws)
 
     def every_draw(
-        self, programs: Programs, bound: Bound, num_particles: int
+        self, programs: Programs, bound: Bound, num_particles: int, *, nodes: int
     ) -> tuple[list[Draw], bool]:
         """Every joint draw of one particle that has positive probability, depth first.
 
@@ -99,7 +99,7 @@ class Enumeration(Reference):
         path: list[int] | None = []
         exact = True
         while path is not None:
-            draw, explore = self._run(executor, programs, path)
+            draw, explore = _run(executor, programs, path, nodes)
             exact = exact and explore.exact
             if float(draw.log_q.detach()) > -torch.inf:
                 draws.append(draw)
@@ -110,20 +110,6 @@ class Enumeration(Reference):
         _check_total(draws)
         return draws, exact
 
-    def _run(
-        self, executor: Executor, programs: Programs, path: Sequence[int]
-    ) -> tuple[Draw, Explore]:
-        for _ in range(2):  # what a program draws when it sets itself up, it draws once
-            explore = Explore(path, self.nodes)
-            before = random_state()
-            with programs.watch() as watched, explore:
-                execution = executor.one()
-            if same_random_state(before, random_state()):
-                log_q = _log_probability(execution, explore)
-                programs.meet(watched, _everything(execution.run, log_q))
-                return Draw(explore.values, log_q, execution.run), explore
-        raise NoReference("the programs draw outside their sample sites")
-
     def _refuse_too_many(self, draws: int, num_particles: int) -> None:
         if draws > self.max_draws:
             raise NoReference(f"more than {self.max_draws} joint draws of a particle")
@@ -131,6 +117,22 @@ class Enumeration(Reference):
             raise NoReference(
                 f"more than {self.max_joint_draws} joint draws of {num_particles} particles"
             )
+
+
+def _run(
+    executor: Executor, programs: Programs, path: Sequence[int], nodes: int
+) -> tuple[Draw, Explore]:
+    """Run the programs along the branches prescribed."""
+    for _ in range(2):  # what a program draws when it sets itself up, it draws once
+        explore = Explore(path, nodes)
+        before = random_state()
+        with programs.watch() as watched, explore:
+            execution = executor.one()
+        if same_random_state(before, random_state()):
+            log_q = _log_probability(execution, explore)
+            programs.meet(watched, _everything(execution.run, log_q))
+            return Draw(explore.values, log_q, execution.run), explore
+    raise NoReference("the programs draw outside their sample sites")
 
 
 def expectation(draws: Sequence[Draw], bound: Bound, num_particles: int) -> Tensor:
@@ -207,13 +209,15 @@ def _as_pyro_draws(name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
     return Choice(Pathwise(), "enumerated")
 
 
-def _log_probability(execution: Any, explore: Explore) -> Tensor:
-    """Of the guide's draws, whatever scale and mask they count with."""
-    total = torch.zeros(())
+def _log_probability(execution: Execution, explore: Explore) -> Tensor:
+    """Of the guide's draws, whatever scale and mask they count with; in double precision."""
+    costs = execution.run.costs
+    device = costs[0].log_density.device if costs else None
+    total = torch.tensor(explore.log_weight, dtype=torch.float64, device=device)
     for name in explore.discrete:
         msg = execution.guide.sites[name]
         total = total + sampling_law(msg["fn"]).log_prob(msg["value"]).sum()
-    return total + explore.log_weight
+    return total
 
 
 def _everything(run: Run, log_q: Tensor) -> Tensor:
@@ -255,14 +259,22 @@ def _differentiate(value: Tensor, programs: Programs) -> dict[str, Tensor]:
     return {name: (torch.zeros_like(p) if g is None else g).double() for (name, p), g in pairs}
 
 
-def _rounding(terms: Tensor, mean: Mapping[str, Tensor], programs: Programs) -> dict[str, Tensor]:
+def _rounding(
+    terms: Tensor, mean: Mapping[str, Tensor], programs: Programs, eps: float
+) -> dict[str, Tensor]:
     """What the sum may be off by, from what it would be if its terms did not cancel."""
     size = {name: g.abs() for name, g in mean.items()}
     order = torch.arange(len(terms), device=terms.device)
     for signs in (order % 2 * 2 - 1, (order < len(terms) / 2) * 2 - 1):
         swung = _differentiate((signs * terms).sum(), programs)
         size = {name: s.maximum(swung[name].abs()) for name, s in size.items()}
-    return {name: rounding(s, torch.finfo(terms.dtype).eps) for name, s in size.items()}
+    return {name: rounding(s, eps) for name, s in size.items()}
+
+
+def _eps(draws: Sequence[Draw]) -> float:
+    """Of the coarsest log density."""
+    kinds = {cost.log_density.dtype for draw in draws for cost in draw.run.costs}
+    return max((torch.finfo(dtype).eps for dtype in kinds), default=0.0)
 
 
 def _told(draws: Sequence[Draw], exact: bool) -> str:

@@ -29,8 +29,11 @@ class SameMinibatch(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if not site_is_subsample(msg) or msg["done"]:
+        if not site_is_subsample(msg) or msg["done"] or msg["value"] is not None:
             return
+        size, part = msg["fn"].size, msg["fn"].subsample_size
+        if part is None or part >= size:
+            return  # all of it, as ever
         if name not in self.minibatches:
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed ^ zlib.crc32(name.encode()))
@@ -119,4 +122,10 @@ class Given(Messenger):
         self.seen.add(name)
         values = [particle[name] for particle in wanted if name in particle]
         if values and sum(value.numel() for value in values) == q.shape().numel():
-            msg["value"], msg["done"] = placed(q, torch.stack(values)), True
+            msg["value"], msg["done"] = _as_if_drawn(q, placed(q, torch.stack(values))), True
+
+
+def _as_if_drawn(q: Any, value: Tensor) -> Tensor:
+    """The value, computed from the distribution: some objectives follow tensors through a draw."""
+    other = q.log_prob(value).detach().sum().to(value.dtype)
+    return torch.where(torch.ones_like(value, dtype=torch.bool), value, other)

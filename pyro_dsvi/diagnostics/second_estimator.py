@@ -59,13 +59,7 @@ class SecondEstimator(Reference):
             num_particles=self.num_particles if bound.additive else num_particles,
             estimators=estimators,
         )
-        plain = Programs(
-            programs.model,
-            Unannotated()(programs.guide),
-            programs.args,
-            programs.kwargs,
-            programs.parameters,
-        )
+        plain = replace(programs, guide=Unannotated()(programs.guide))
         for _ in range(_LOOKS):
             with plain.watch() as watched:
                 loss = second.differentiable_loss(
