@@ -36,10 +36,13 @@ class Gradient:
             samples: the estimates by parameter, shape ``[samples, *parameter]``.
             how: how they were made, in words.
         """
-        moments = Moments(list(samples))
-        for one in zip(*samples.values(), strict=True):
-            moments.add(one)
-        return moments.gradient(how)
+        mean, error, within = {}, {}, {}
+        for name, given in samples.items():
+            each = given.detach().double()
+            mean[name] = each.mean(0)
+            error[name] = each.std(0) / len(each) ** 0.5
+            within[name] = rounding(each.abs().mean(0), torch.finfo(given.dtype).eps)
+        return cls(mean, error, within, how)
 
 
 class Moments:

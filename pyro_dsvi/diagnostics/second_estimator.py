@@ -40,7 +40,7 @@ class SecondEstimator(Reference):
         >>> reference = dsvi.diagnostics.SecondEstimator(num_samples=20_000)
     """
 
-    num_samples: int = 4000
+    num_samples: int = 2000
     num_particles: int = 16
 
     def __post_init__(self) -> None:
