@@ -4,7 +4,7 @@ A bound is one smooth function of K log weights; an estimator says how its sensi
 across a sampled site.  Any bound goes with any estimator at any site.
 """
 
-from pyro_dsvi import baselines, bounds, errors, estimators, handlers, optim
+from pyro_dsvi import baselines, bounds, diagnostics, errors, estimators, handlers, optim
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
 from pyro_dsvi.estimators import (
@@ -53,6 +53,7 @@ __all__ = [
     "StraightThrough",
     "baselines",
     "bounds",
+    "diagnostics",
     "errors",
     "estimators",
     "handlers",

@@ -26,6 +26,10 @@ class EmptyPlate(DSVIError):
     """A plate has no element, so neither the bound nor its scale is defined."""
 
 
+class NoReference(DSVIError):
+    """There is neither an exact gradient to compare with nor a second estimator of it."""
+
+
 class DSVIWarning(UserWarning):
     """Base of every warning of this package; each is given once per objective or handler."""
 

@@ -1,0 +1,18 @@
+"""What a fit is worth: whether its gradients are those of its bound."""
+
+from pyro_dsvi.diagnostics.certificate import Certificate, Row, Verdict, compare
+from pyro_dsvi.diagnostics.check_unbiased import check_unbiased
+from pyro_dsvi.diagnostics.enumeration import Enumeration
+from pyro_dsvi.diagnostics.gradient import Gradient
+from pyro_dsvi.diagnostics.second_estimator import SecondEstimator
+
+__all__ = [
+    "Certificate",
+    "Enumeration",
+    "Gradient",
+    "Row",
+    "SecondEstimator",
+    "Verdict",
+    "check_unbiased",
+    "compare",
+]
