@@ -7,7 +7,15 @@ across a sampled site.  Any bound goes with any estimator at any site.
 from pyro_dsvi import baselines, bounds, errors, estimators
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
-from pyro_dsvi.estimators import Pathwise, ScoreFunction
+from pyro_dsvi.estimators import (
+    ARM,
+    DisARM,
+    MeasureValued,
+    Pathwise,
+    ScoreFunction,
+    SumAndSample,
+    WithoutReplacement,
+)
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
     IWAE,
@@ -23,13 +31,16 @@ from pyro_dsvi.presets import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ARM",
     "IWAE",
     "STL",
     "VIMCO",
     "DReG",
     "DSVIError",
     "DSVIWarning",
+    "DisARM",
     "LeaveOneOut",
+    "MeasureValued",
     "MixedELBO",
     "MovingAverage",
     "Neural",
@@ -40,6 +51,8 @@ __all__ = [
     "Renyi",
     "ScoreFunction",
     "ScoreFunctionELBO",
+    "SumAndSample",
+    "WithoutReplacement",
     "baselines",
     "bounds",
     "errors",
