@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import pyro_dsvi as dsvi
 from tests.scenarios import f64
 
 
@@ -159,6 +158,4 @@ def tops(p: Tensor, k: int) -> list[tuple[int, Any, float]]:
     ranked = sorted(range(len(p)), key=lambda one: -float(p[one]))
     rest = ranked[min(k, len(p) - 1) :]
     mass = float(p[rest].sum())
-    return [
-        (z, v, float(p[z]) * float(p[v]) / mass) for z in range(len(p)) for v in rest
-    ]
+    return [(z, v, float(p[z]) * float(p[v]) / mass) for z in range(len(p)) for v in rest]

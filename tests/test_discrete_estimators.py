@@ -103,7 +103,12 @@ def truth(family: Family, bound: oracles.Bound, num_particles: int) -> Tensor:
 
 
 def mean(
-    family: Family, estimator: Any, outcomes: Outcomes, method: str, bound: Bound, mode: Mode,
+    family: Family,
+    estimator: Any,
+    outcomes: Outcomes,
+    method: str,
+    bound: Bound,
+    mode: Mode,
     **options: Any,
 ) -> Tensor:
     """The expected estimate over all outcomes of all particles."""
@@ -195,8 +200,8 @@ ASKED = {
     "SumAndSample(1)": top(1),
     "SumAndSample(2)": top(2),
 }
+# The simplex is cut for two and three values, and for one coordinate of three.
 OUTSIDE = {("ARM", "four categories"), ("ARM", "categoricals"), ("ARM", "one-hots")}
-OUTSIDE |= {("MeasureValued", "binomial")}  # refused
 COMBINATIONS = [(a, f) for a in ASKED for f in FAMILIES if (a, f) not in OUTSIDE]
 
 

@@ -1,4 +1,4 @@
-r"""ARM and ARSM: one Dirichlet draw decides a value, and others once two of its entries are swapped.
+r"""ARM and ARSM: one Dirichlet draw decides a value, and others once two entries are swapped.
 
 With :math:`\pi \sim \mathrm{Dirichlet}(1_C)` the number :math:`z = \arg\min_i \pi_i / p_i` has law
 p.  Swapping two entries leaves the law of pi as it is, so the score of every swapped draw will do,

@@ -66,15 +66,15 @@ class Categories:
 
 
 def count_of(q: Any) -> int | None:
-    """How many values a coordinate of the distribution has; None if there is no telling."""
-    law = innermost(q)
+    """How many values a coordinate of the distribution has; None if not a few, or only one."""
+    law, count = innermost(q), None
     if isinstance(law, dist.Bernoulli):
-        return 2
-    if isinstance(law, dist.Categorical | _ONE_HOT):
-        return law.logits.shape[-1]
-    if isinstance(law, dist.Binomial) and bool((law.total_count == law.total_count.max()).all()):
-        return int(law.total_count.max()) + 1
-    return None
+        count = 2
+    elif isinstance(law, dist.Categorical | _ONE_HOT):
+        count = law.logits.shape[-1]
+    elif isinstance(law, dist.Binomial) and bool((law.total_count == law.total_count.max()).all()):
+        count = int(law.total_count.max()) + 1
+    return count if count is not None and count > 1 else None
 
 
 def coordinates_of(q: Any) -> int:
@@ -85,11 +85,14 @@ def coordinates_of(q: Any) -> int:
 
 def not_categorical(q: Any) -> str:
     """What to say of a distribution that has no few values."""
-    law = type(innermost(q)).__name__
-    if isinstance(innermost(q), dist.Binomial):
-        law = "Binomial of more than one total_count"
+    law = innermost(q)
+    name = type(law).__name__
+    if isinstance(law, dist.Binomial) and law.total_count.min() < law.total_count.max():
+        name = "Binomial of more than one total_count"
+    elif isinstance(law, dist.Binomial | dist.Categorical | _ONE_HOT):
+        name = f"{name} of a single value"
     return (
-        f"{law} has no short table of values, as Bernoulli, Categorical, OneHotCategorical and "
+        f"{name} has no short table of values, as Bernoulli, Categorical, OneHotCategorical and "
         "Binomial of one total_count have; use dsvi.estimators.ScoreFunction() here"
     )
 

@@ -7,7 +7,7 @@ for each coordinate in turn, all others being held.  Which two laws these are fo
 told in :mod:`pyro_dsvi.estimators.weak_derivatives`.
 
 References:
-    :cite:p:`pflug1989`, :cite:p:`heidergott2008`, :cite:p:`mohamed2020mcgrad`,
+    :cite:p:`pflug1989`, :cite:p:`heidergott2010`, :cite:p:`mohamed2020mcgrad`,
     :cite:p:`rosca2019measure`
 """
 
@@ -26,15 +26,15 @@ from pyro_dsvi.estimators.weak_derivatives import own_axes, weak_derivative
 
 @dataclass(frozen=True)
 class MeasureValued(Estimator):
-    """For Bernoulli, Categorical, OneHotCategorical, Normal and Poisson sites.
+    """For Bernoulli, Categorical, OneHotCategorical, Binomial, Poisson and Normal sites.
 
     Each of an event's D coordinates asks for the credit at further values of its own: one for
-    Bernoulli and Poisson, C - 1 for C categories, two for the mean and one for the scale of a
-    Normal.  The drawn value serves as one of a pair where it can.
+    Bernoulli and Poisson, two for Binomial, C - 1 for C categories, two for the mean and one for
+    the scale of a Normal.  The drawn value serves as one of a pair where it can.
 
     Args:
         coupled: whether the two values of a pair come from common noise, or from noise of their
-            own. Point masses (Bernoulli, Categorical) have none, so there it makes no difference.
+            own.  It makes a difference for Normal and Poisson; the others need no noise.
 
     Raises:
         InvalidArgument: if ``coupled`` is neither True nor False.
@@ -64,8 +64,8 @@ class MeasureValued(Estimator):
             return None
         return (
             f"no pair of laws is known here for {type(innermost(q)).__name__}, only for Bernoulli, "
-            "Categorical, OneHotCategorical, Normal and Poisson; use dsvi.estimators.Pathwise() or "
-            "dsvi.estimators.ScoreFunction() here"
+            "Categorical, OneHotCategorical, Binomial, Poisson and Normal; use "
+            "dsvi.estimators.Pathwise() or dsvi.estimators.ScoreFunction() here"
         )
 
     def score(self, q: Any, value: Tensor) -> Tensor:
@@ -84,7 +84,8 @@ class MeasureValued(Estimator):
 
     def surrogate(self, visit: Visit) -> Surrogate:
         derivative = weak_derivative(visit.q)
-        assert derivative is not None and visit.counterfactual is not None  # as asked for
+        assert derivative is not None
+        assert visit.counterfactual is not None  # as asked for
         credit, others = _by_coordinate(visit, visit.counterfactual.noise)
         return Surrogate.sum(*derivative.products(visit.q, visit.value, credit, others))
 

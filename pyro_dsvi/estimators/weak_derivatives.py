@@ -5,6 +5,8 @@ law                     derivative of :math:`\mathbb{E}[f(z)]`              in
 ======================  ==================================================  ======================
 on C values             :math:`f(c)`                                        :math:`p_c`
 Poisson                 :math:`f(z + 1) - f(z)`                             rate
+Binomial                :math:`z (f(z) - f(z - 1))
+                        + (n - z) (f(z + 1) - f(z))`                        probability
 Normal                  :math:`(f(\mu + \sigma W) - f(\mu - \sigma W))
                         / (\sigma \sqrt{2 \pi})`                            :math:`\mu`
 Normal                  :math:`(f(\mu + \sigma M) - f(z)) / \sigma`         :math:`\sigma`
@@ -15,7 +17,7 @@ come from a standard exponential E: :math:`W = \sqrt{2 E}`, and since M times a 
 a standard Normal one N, M given N is :math:`\mathrm{sign}(N) \sqrt{N^2 + 2 E}`.
 
 References:
-    :cite:p:`heidergott2008`, :cite:p:`mohamed2020mcgrad`, :cite:p:`rosca2019measure`
+    :cite:p:`heidergott2010`, :cite:p:`mohamed2020mcgrad`, :cite:p:`rosca2019measure`
 """
 
 import math
@@ -26,7 +28,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_dsvi.estimators.categories import each_coordinate
+from pyro_dsvi.estimators.categories import count_of, each_coordinate
 from pyro_dsvi.estimators.law import innermost
 
 Product = tuple[Tensor, Tensor]  # a weight without gradient, and what carries the gradient
@@ -85,6 +87,23 @@ class PoissonPair(WeakDerivative):
         return [(others[0] - credit, innermost(q).rate.expand(value.shape))]
 
 
+class BinomialPair(WeakDerivative):
+    r"""A draw of one trial less and one more, against that draw.
+
+    A draw z has the odds of z to n - z of being the first or the second of these, so it asks about
+    its neighbours on both sides.
+    """
+
+    def others(self, q: Any, value: Tensor, coupled: bool, noise: Tensor) -> Tensor:
+        most = innermost(q).total_count
+        return torch.stack([(value - 1).clamp(min=0), torch.minimum(value + 1, most)])
+
+    def products(self, q: Any, value: Tensor, credit: Tensor, others: Tensor) -> list[Product]:
+        law = innermost(q)
+        weight = value * (credit - others[0]) + (law.total_count - value) * (others[1] - credit)
+        return [(weight, law.probs.expand(value.shape))]
+
+
 class NormalPairs(WeakDerivative):
     """Weibull variables to both sides for the mean, Maxwell against Normal for the scale.
 
@@ -128,7 +147,9 @@ def _learnt(law: Any) -> tuple[bool, bool]:
 def weak_derivative(q: Any) -> WeakDerivative | None:
     """The pairs of a distribution's family; None if there are none here."""
     law = innermost(q)
-    if isinstance(law, dist.Bernoulli | dist.Categorical | dist.OneHotCategorical):
+    if isinstance(law, dist.Binomial):
+        return BinomialPair()
+    if count_of(q) is not None:
         return PointMasses()
     if isinstance(law, dist.Poisson):
         return PoissonPair()
