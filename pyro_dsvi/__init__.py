@@ -8,12 +8,17 @@ from pyro_dsvi import baselines, bounds, diagnostics, errors, estimators, handle
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
 from pyro_dsvi.estimators import (
+    ARM,
+    DisARM,
     Enumerate,
     GumbelSoftmax,
     Marginalize,
+    MeasureValued,
     Pathwise,
     ScoreFunction,
     StraightThrough,
+    SumAndSample,
+    WithoutReplacement,
 )
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
@@ -30,16 +35,19 @@ from pyro_dsvi.presets import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ARM",
     "IWAE",
     "STL",
     "VIMCO",
     "DReG",
     "DSVIError",
     "DSVIWarning",
+    "DisARM",
     "Enumerate",
     "GumbelSoftmax",
     "LeaveOneOut",
     "Marginalize",
+    "MeasureValued",
     "MixedELBO",
     "MovingAverage",
     "Neural",
@@ -51,6 +59,8 @@ __all__ = [
     "ScoreFunction",
     "ScoreFunctionELBO",
     "StraightThrough",
+    "SumAndSample",
+    "WithoutReplacement",
     "baselines",
     "bounds",
     "diagnostics",

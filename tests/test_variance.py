@@ -20,6 +20,7 @@ from pyro import poutine
 from torch import Tensor
 
 import pyro_dsvi as dsvi
+from tests import hidden_noise
 from tests.oracles import Force
 from tests.scenarios import BIT, f64
 
@@ -114,4 +115,74 @@ VARIANCES = [
 @pytest.mark.parametrize(("program", "baseline", "expected"), VARIANCES)
 def test_variance(program, baseline, expected):
     _, variance = moments(program, baseline and baseline())
+    assert variance == pytest.approx(expected, rel=3e-5)
+
+
+# -- from two evaluations, the second at a value that the estimator asks about ------------------
+
+
+def arm_noise(p: Tensor):
+    """Two nodes to each interval: the estimate is linear there, its square of degree two."""
+    for bit, centre, chance in hidden_noise.cells(p):
+        for side in (-1, 1):
+            shift = side * chance / 2 / math.sqrt(3)
+            yield bit, [centre[0] + shift, centre[1] - shift], chance / 2
+
+
+def asked(estimator, method: str, outcomes, eta: float) -> tuple[float, float]:
+    """Exact mean and variance of the gradient over the bits and the estimator's noise."""
+    q = 1 / (1 + math.exp(-eta))
+    found = outcomes(f64([[1 - q, q]] * 3))
+    R = len(found.probability)
+    logits = pyro.param("eta", f64(eta).expand(R).clone())
+
+    def guide():
+        with pyro.plate("copies", R), poutine.mask(mask=False):
+            spread = pyro.param("eta").unsqueeze(-1).expand(R, 3)
+            return pyro.sample("b", dist.Bernoulli(logits=spread).to_event(1))
+
+    def model():
+        with pyro.plate("copies", R):
+            with poutine.mask(mask=False):
+                b = pyro.sample("b", dist.Bernoulli(f64([0.5] * 3)).to_event(1))
+            pyro.factor("f", -((b - P) ** 2).sum(-1))
+
+    forced = hidden_noise.force(estimator, method, [found.noise])
+    objective = dsvi.Objective(dsvi.bounds.Evidence(), estimators={"b": forced})
+    with Force([{"b": found.numbers.double()}]):
+        objective.loss_and_grads(model, guide)
+    mean = found.probability @ logits.grad
+    return float(mean), float(found.probability @ (logits.grad - mean) ** 2)
+
+
+def each_bit(outcomes):
+    return partial(hidden_noise.by_coordinate, each=lambda p: list(outcomes(p)))
+
+
+def all_bits(p: Tensor) -> hidden_noise.Outcomes:
+    """Two different values of the three bits."""
+    numbers = torch.cartesian_prod(*[torch.arange(2)] * 3)
+    joint = p[torch.arange(3), numbers].prod(-1)
+    found = hidden_noise.by_coordinate(joint.unsqueeze(0), partial(hidden_noise.orders, k=2))
+    return hidden_noise.Outcomes(numbers[found.numbers[:, 0]], found.noise[:, 0], found.probability)
+
+
+ARM = dsvi.ARM(), "noise", each_bit(arm_noise)
+DISARM = dsvi.DisARM(), "partner", each_bit(hidden_noise.pairs)
+TWO_VALUES = dsvi.WithoutReplacement(2), "others", all_bits
+
+
+@pytest.mark.parametrize(
+    ("pair", "eta", "expected"),
+    [
+        (ARM, 0.0, 0.0072750),
+        (DISARM, 0.0, 0.0046500),
+        (DISARM, 2.0, 0.0022992),
+        (TWO_VALUES, 0.0, 0.0061125),
+    ],
+)
+def test_variance_of_pairs(pair, eta, expected):
+    q = 1 / (1 + math.exp(-eta))
+    mean, variance = asked(*pair, eta)
+    assert mean == pytest.approx(q * (1 - q) * float((1 - 2 * P).sum()), abs=1e-12)
     assert variance == pytest.approx(expected, rel=3e-5)

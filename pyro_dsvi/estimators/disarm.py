@@ -1,55 +1,119 @@
-r"""DisARM, or U2G: ARM with its noise summed out, from one pair of antithetic bits.
+r"""DisARM, or U2G: ARM with its noise summed out, from one pair of antithetic draws.
 
-With :math:`b = 1[u > \sigma(-\alpha)]` and its mirror image
-:math:`\tilde b = 1[1 - u > \sigma(-\alpha)]`,
+Two bits from one uniform number, :math:`b = 1[u > \sigma(-\alpha)]` and
+:math:`\tilde b = 1[1 - u > \sigma(-\alpha)]`, give
 
 .. math:: \nabla_{\alpha_i} \mathbb{E}[f(b)] = \mathbb{E}\Big[\tfrac12 \big(f(b) - f(\tilde b)\big)
     (-1)^{\tilde b_i}\, 1[b_i \ne \tilde b_i]\, \sigma(|\alpha_i|)\Big]
 
+A categorical value is reached by a path of bits through a binary tree: :math:`\tilde z` starts
+along the path of z with antithetic bits, and is on its own once it has left it.  Bits that lie on
+neither path, and those on one path alone, are summed out.  What is left, m and :math:`\tilde m`
+being the mass of the two branches where the paths part, is
+
+.. math:: \tfrac12 \big(f(z) - f(\tilde z)\big)\, \nabla \Big[\rho \log \frac{m}{\tilde m}
+    + \log \frac{p(z)}{m} - \log \frac{p(\tilde z)}{\tilde m}\Big], \qquad
+    \rho = \frac{\max(m, \tilde m)}{m + \tilde m}
+
+in which rho is held; it is zero where the values agree.
+
 References:
-    :cite:p:`dong2020disarm`, :cite:p:`yin2020u2g`
+    :cite:p:`dong2020disarm`, :cite:p:`yin2020u2g`, :cite:p:`dong2021coupled`
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual, Visit
-from pyro_dsvi.estimators.densities import log_prob
+from pyro_dsvi.estimators.categories import count_of, each_coordinate, gumbel, not_categorical
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
-from pyro_dsvi.estimators.law import innermost, sampling_law
 
 
 @dataclass(frozen=True)
 class DisARM(Estimator):
-    """Antithetic pairs of bits; asks for the credit at one other value."""
+    """Antithetic pairs, for Bernoulli, Categorical, OneHotCategorical and Binomial sites.
+
+    It asks for the credit at one other value, in which all coordinates of an event, and all
+    elements of a plate, have their antithetic partners at once.
+
+    Example:
+        >>> import pyro_dsvi as dsvi
+        >>> elbo = dsvi.Objective(dsvi.bounds.Evidence(), estimators={"z": dsvi.DisARM()})
+
+    References:
+        :cite:p:`dong2020disarm`, :cite:p:`yin2020u2g`, :cite:p:`dong2021coupled`
+    """
 
     bias: ClassVar[Bias] = Bias.UNBIASED
     passes_gradient: ClassVar[bool] = False
 
     def objection(self, q: Any) -> str | None:
-        if isinstance(innermost(q), dist.Bernoulli):
-            return None
-        return f"{type(innermost(q)).__name__} is not Bernoulli"
+        return not_categorical(q) if count_of(q) is None else None
 
-    def score(self, q: Any, value: Tensor) -> Tensor:
-        return log_prob(sampling_law(q), value)
+    def partner(self, law: Tensor) -> Tensor:
+        """Draw from log probabilities ``[*elements, C]``, shape ``[*elements]``."""
+        return (law + gumbel(law)).argmax(-1)
 
     def counterfactual(self, q: Any, value: Tensor) -> Counterfactual:
-        p = innermost(q).probs.detach().expand(value.shape)
-        v = torch.rand_like(p)
-        # u given b, from the noise's law; the mirror image is 1 where 1 - u > 1 - p
-        u = torch.where(value == 1, 1 - p * v, (1 - p) * v)
-        return Counterfactual((u < p).to(value.dtype).unsqueeze(0))
+        categories = each_coordinate(q, value)
+        index = categories.index(value)
+        partner = self.partner(law_of_partner(categories.finite.exp(), index).log())
+        return Counterfactual(categories.value(partner).unsqueeze(0), noise=(index, partner))
 
     def surrogate(self, visit: Visit) -> Surrogate:
-        logits = innermost(visit.q).logits.expand(visit.value.shape)
-        assert visit.counterfactual is not None
-        (other,) = visit.counterfactual.values
-        half = visit.per_value(visit.credit - visit.credits[0]) / 2
-        differ = torch.where(other == 1, -1.0, 1.0) * (visit.value != other)
-        weight = half * differ * torch.sigmoid(logits.abs())
-        return Surrogate.sum((weight, logits))
+        categories = each_coordinate(visit.q, visit.value)
+        credit, other = categories.credits(visit)
+        assert visit.counterfactual is not None  # as asked for
+        index, partner = visit.counterfactual.noise
+        numbers = torch.arange(categories.count, device=index.device)
+        levels = _levels(categories.count)
+        parting = _height(index, partner, levels).clamp(min=1).unsqueeze(-1)
+        log_p, log_m = [], []
+        for one in (index.unsqueeze(-1), partner.unsqueeze(-1)):
+            branch = _height(one, numbers, levels) < parting
+            inside = torch.where(branch, categories.log_probs, -torch.inf)
+            log_m.append(inside.logsumexp(-1))
+            log_p.append(categories.log_probs.gather(-1, one).squeeze(-1))
+        where_they_part = log_m[0] - log_m[1]
+        thereafter = (log_p[0] - log_m[0]) - (log_p[1] - log_m[1])
+        half = (credit - other).expand(index.shape) / 2
+        half = torch.where(index == partner, 0.0, half)
+        rho = torch.sigmoid(where_they_part.detach().abs())
+        return Surrogate.sum((half * rho, where_they_part), (half, thereafter))
+
+
+def law_of_partner(p: Tensor, index: Tensor) -> Tensor:
+    """Law of the antithetic partner, given the number drawn.
+
+    Args:
+        p: probabilities, shape ``[*elements, C]``.
+        index: the number drawn, shape ``[*elements]``.
+
+    Returns:
+        Probabilities, shape ``[*elements, C]``.
+    """
+    numbers = torch.arange(p.shape[-1], device=p.device)
+    levels = _levels(p.shape[-1])
+    height = _height(index.unsqueeze(-1), numbers, levels)
+    # At each level the mass on the other side, and that on the side of the number drawn.
+    other = p.new_zeros(*p.shape[:-1], levels + 1).scatter_add(-1, height, p)
+    own = other.cumsum(-1).clamp(min=torch.finfo(p.dtype).tiny)
+    other, own = other[..., 1:], own[..., :-1]
+    stays = (1 - other / own).clamp(min=0)  # an antithetic bit differs where it can
+    one = torch.ones_like(p[..., :1])
+    from_top = torch.cat([one, stays.flip(-1)], -1).cumprod(-1).flip(-1)
+    leaves = torch.cat([one, 1 / torch.maximum(other, own)], -1)
+    return (from_top * leaves).gather(-1, height) * torch.where(height == 0, 1.0, p)
+
+
+def _levels(count: int) -> int:
+    return max(1, (count - 1).bit_length())
+
+
+def _height(one: Tensor, other: Tensor, levels: int) -> Tensor:
+    """Levels of the least branch that holds both numbers: branches share their leading bits."""
+    differing = one ^ other
+    return torch.stack([(differing >> level) > 0 for level in range(levels)]).sum(0)

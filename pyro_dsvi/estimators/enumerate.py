@@ -14,11 +14,9 @@ References:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from pyro_dsvi.baselines import Visit
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
-from pyro_dsvi.estimators.law import innermost, sampling_law
+from pyro_dsvi.estimators.law import innermost
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,6 @@ class Enumerate(Estimator):
 
     def needs_credit(self, q: Any) -> bool:
         return False
-
-    def score(self, q: Any, value: Tensor) -> Tensor:
-        return sampling_law(q).log_prob(value)
 
     def surrogate(self, visit: Visit) -> Surrogate:
         return Surrogate(visit.credit, visit.score)

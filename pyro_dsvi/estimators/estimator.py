@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from pyro_dsvi.baselines import Baseline, Counterfactual, Visit
+from pyro_dsvi.estimators.densities import log_prob
+from pyro_dsvi.estimators.law import sampling_law
 
 
 class Bias(Enum):
@@ -102,9 +104,9 @@ class Estimator(ABC):
         """Whether the draw must answer for costs; False if its value carries all sensitivity."""
         return True
 
-    @abstractmethod
     def score(self, q: Any, value: Tensor) -> Tensor:
         """Log density in nats, per batch element, whose gradient the credit multiplies."""
+        return log_prob(sampling_law(q), value)
 
     @abstractmethod
     def surrogate(self, visit: Visit) -> Surrogate:

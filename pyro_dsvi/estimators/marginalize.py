@@ -13,12 +13,9 @@ References:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from pyro_dsvi.baselines import Visit
 from pyro_dsvi.estimators.enumerate import objection_to_support
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
-from pyro_dsvi.estimators.law import sampling_law
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,6 @@ class Marginalize(Estimator):
 
     def needs_credit(self, q: Any) -> bool:
         return False
-
-    def score(self, q: Any, value: Tensor) -> Tensor:
-        return sampling_law(q).log_prob(value)
 
     def surrogate(self, visit: Visit) -> Surrogate:
         return Surrogate(visit.credit, visit.score)

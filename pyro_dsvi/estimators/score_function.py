@@ -10,13 +10,10 @@ References:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from pyro_dsvi.baselines import Baseline, Visit
 from pyro_dsvi.errors import InvalidArgument
-from pyro_dsvi.estimators.densities import log_prob
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
-from pyro_dsvi.estimators.law import is_point_mass, sampling_law, support_moves
+from pyro_dsvi.estimators.law import is_point_mass, support_moves
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,6 @@ class ScoreFunction(Estimator):
                 "which no score function sees; use dsvi.estimators.Pathwise() here"
             )
         return None
-
-    def score(self, q: Any, value: Tensor) -> Tensor:
-        return log_prob(sampling_law(q), value)
 
     def surrogate(self, visit: Visit) -> Surrogate:
         if self.baseline is None:
