@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import _PYRO_STACK
 
 from pyro_dsvi.errors import InvalidArgument
-from pyro_dsvi.passes.record import Record
+from pyro_dsvi.passes.record import running
 from pyro_dsvi.passes.sample import Sample
 
 
@@ -78,7 +77,7 @@ class CommonRandomNumbers(Messenger):
 
 def _particle() -> int | None:
     """The particle being drawn, where one of our objectives runs the guide."""
-    record = next((m for m in reversed(_PYRO_STACK) if isinstance(m, Record)), None)
+    record = running()
     return record.particle if isinstance(record, Sample) else None
 
 

@@ -35,7 +35,7 @@ from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.estimators.law import is_point_mass
 from pyro_dsvi.graph.nodes import PARTICLES
 from pyro_dsvi.handlers.reparameterisation import Reparameterisation, reparameterisation
-from pyro_dsvi.passes.record import Record
+from pyro_dsvi.passes.record import Record, running
 from pyro_dsvi.passes.sample import Sample
 
 
@@ -96,24 +96,19 @@ class Coupling(Messenger, ABC):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or site_is_subsample(msg) or is_point_mass(msg["fn"]):
             return
-        record = next((m for m in reversed(_PYRO_STACK) if isinstance(m, Record)), None)
+        record = running()
         if record is not None and not isinstance(record, Sample):
             return  # a trial, or a run at values that are there already
-        name = msg["name"]
-        estimator = None
-        if record is not None:
-            estimator = record.choices[name].estimator if name in record.choices else None
-        if msg["done"] or msg["value"] is not None:
-            if estimator is not None and type(estimator).draw is not Estimator.draw:
-                self._leave(name, f"{type(estimator).__name__} draws by itself")
-            return
-        if estimator is not None and not estimator.passes_gradient:
-            self._leave(name, f"{type(estimator).__name__} does not differentiate through its draw")
-            return
-        law = None if msg["args"] or msg["kwargs"] else reparameterisation(msg["fn"])
-        if law is None:
-            kind = type(msg["fn"]).__name__
-            self._leave(name, f"{kind} does not draw by an inverse distribution function")
+        name, estimator = msg["name"], _estimator_at(record, msg["name"])
+        given = msg["done"] or msg["value"] is not None
+        law = None if given or msg["args"] or msg["kwargs"] else reparameterisation(msg["fn"])
+        reason = _reason_to_leave(msg["fn"], estimator, given, law)
+        if reason is not None:
+            self._say(
+                UncontrolledNoiseWarning,
+                f"site {name!r}: {self.title} leaves its noise as it is: {reason}",
+            )
+        if reason is not None or law is None:
             return
         seat = _seat(record, msg)
         if seat.count == 1:
@@ -154,12 +149,6 @@ class Coupling(Messenger, ABC):
             "of the value estimated; use dsvi.bounds.Evidence() to change the variance alone",
         )
 
-    def _leave(self, name: str, reason: str) -> None:
-        self._say(
-            UncontrolledNoiseWarning,
-            f"site {name!r}: {self.title} leaves its noise as it is: {reason}",
-        )
-
     def _say(self, category: type[DSVIWarning], message: str) -> None:
         if message not in self._said:
             self._said.add(message)
@@ -170,6 +159,27 @@ _ALONE = (
     "{} sees one particle at a time and changes nothing; use an objective of this package with "
     "num_particles of at least 2, or one of Pyro's with vectorize_particles=True"
 )
+
+
+def _estimator_at(record: Sample | None, name: str) -> Estimator | None:
+    if record is None or name not in record.choices:
+        return None
+    return record.choices[name].estimator
+
+
+def _reason_to_leave(
+    q: Any, estimator: Estimator | None, given: bool, law: Reparameterisation | None
+) -> str | None:
+    """Why a draw's noise is not to be touched, where a user should know; else None."""
+    kind = type(estimator).__name__
+    if given:
+        draws_itself = estimator is not None and type(estimator).draw is not Estimator.draw
+        return f"{kind} draws by itself" if draws_itself else None
+    if estimator is not None and not estimator.passes_gradient:
+        return f"{kind} does not differentiate through its draw"
+    if law is None:
+        return f"{type(q).__name__} does not draw by an inverse distribution function"
+    return None
 
 
 def _seat(record: Sample | None, msg: Any) -> Seat:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 
 from pyro_dsvi.errors import EmptyPlate
@@ -65,6 +66,11 @@ class Record(Messenger):
             if part is not None and type(part) is not float:
                 reach |= influence.of(part)
         return reach | influence.escaped
+
+
+def running() -> Record | None:
+    """The record of the program that is being run, if one of ours is."""
+    return next((m for m in reversed(_PYRO_STACK) if isinstance(m, Record)), None)
 
 
 def _refuse_empty(msg: Any) -> None:
