@@ -53,6 +53,9 @@ class Estimator(ABC):
         baseline: what is subtracted from the credit, if anything is.
         learner: the module whose state the objective keeps and trains, if there is one; by default
             the baseline.
+        relaxes: whether the site's value may lie between the points of a discrete support, in the
+            first run or at counterfactual values; both programs' log densities are then extended
+            linearly.
         joint: whether counterfactual values may be put in at all elements of a plate at once even
             where the elements answer for a common cost.
         elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
@@ -64,6 +67,7 @@ class Estimator(ABC):
     baseline: Baseline | None = None
     elementwise: ClassVar[bool] = False
     joint: ClassVar[bool] = True
+    relaxes: ClassVar[bool] = False
 
     @property
     def learner(self) -> torch.nn.Module | None:
@@ -100,3 +104,8 @@ class Estimator(ABC):
     @abstractmethod
     def surrogate(self, visit: Visit) -> Surrogate:
         """The site's term, from its credit and score."""
+
+    def update(self, visit: Visit) -> None:
+        """Learn from this step's credit for the steps to come, after all surrogates are made."""
+        if self.baseline is not None:
+            self.baseline.update(visit)

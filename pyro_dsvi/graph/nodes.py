@@ -16,9 +16,10 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual
-from pyro_dsvi.errors import SiteMismatch
+from pyro_dsvi.errors import IncompatibleSite, SiteMismatch
 from pyro_dsvi.estimators import Estimator, ScoreFunction
 from pyro_dsvi.estimators.law import sampling_law
+from pyro_dsvi.estimators.relaxation import extended_log_prob
 
 PARTICLES = "num_particles_vectorized"
 EVERYTHING = -1  # the bit set of all latents
@@ -118,6 +119,7 @@ class Run:
         latents: the guide's draws by name.
         plates: the vectorised plates by name, that of the particles apart.
         sequential: the plates that are iterated over, and what their subsampling scales by.
+        frozen: whether the guide's densities are frozen.
     """
 
     rows: int
@@ -126,6 +128,7 @@ class Run:
     latents: dict[str, Latent] = field(default_factory=dict)
     plates: dict[str, Plate] = field(default_factory=dict)
     sequential: dict[str, float] = field(default_factory=dict)
+    frozen: bool = False
 
     def read_model(self, sites: Mapping[str, Any], reach: Mapping[str, int]) -> None:
         """Add the model's log densities; to be called after :meth:`read_guide`.
@@ -136,7 +139,9 @@ class Run:
         """
         for name, msg in sites.items():
             if not _is_silent(msg):
-                log_p = scale_and_mask(log_density(msg), msg["scale"], msg["mask"])
+                latent = self.latents.get(name)
+                log_p = log_density(msg, None if latent is None else latent.estimator)
+                log_p = scale_and_mask(log_p, msg["scale"], msg["mask"])
                 self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
         if any(latent.estimator is _OUTSIDE for latent in self.latents.values()):
             for cost in self.costs:  # nobody saw where that draw went
@@ -163,6 +168,7 @@ class Run:
                 zero mean and is left out.
             frozen: log densities from the frozen pass, to be used instead, or None.
         """
+        self.frozen = frozen is not None
         for name, msg in sites.items():
             estimator = estimators.get(name)
             if estimator is None and _is_draw_from_outside(msg):
@@ -175,7 +181,7 @@ class Run:
                 if frozen is not None:
                     log_q = frozen[name]
                 else:
-                    log_q = score if score is not None and same else log_density(msg)
+                    log_q = score if score is not None and same else log_density(msg, estimator)
                 if by_score and additive:
                     log_q = log_q.detach()
                 log_q = scale_and_mask(log_q, msg["scale"], msg["mask"])
@@ -252,10 +258,19 @@ def _score(msg: Any, estimator: Estimator | None) -> Tensor | None:
     return estimator.score(msg["fn"], msg["value"])
 
 
-def log_density(msg: Any) -> Tensor:
-    """Log density of a site at its value, in nats, neither scaled nor masked."""
+def log_density(msg: Any, estimator: Estimator | None = None) -> Tensor:
+    """Log density of a site at its value, in nats, neither scaled nor masked.
+
+    Args:
+        msg: the site's message, in either program.
+        estimator: the estimator by which its value was drawn, or None.
+    """
     try:
+        if estimator is not None and estimator.relaxes:
+            return extended_log_prob(msg["fn"], msg["value"])
         return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
+    except IncompatibleSite as error:
+        raise IncompatibleSite(f"site {msg['name']!r}: {error}") from error
     except ValueError as error:
         raise ValueError(f"site {msg['name']!r}: {error}") from error
 
