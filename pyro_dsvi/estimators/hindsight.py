@@ -1,8 +1,8 @@
 r"""The noise behind a hard draw, drawn after the event, given the draw.
 
 A bit is the sign of :math:`z = l + \mathrm{logit}\,u`, a category the largest of
-:math:`z_v = \log p_v - \log(-\log u_v)`.  Whoever made the draw, the law of z given it is known, and
-has a reparameterisation by uniform v of its own:
+:math:`z_v = \log p_v - \log(-\log u_v)`.  Whoever made the draw, the law of z given it is known,
+and has a reparameterisation by uniform v of its own:
 
 .. math:: \tilde z = \mathrm{softplus}\big(\mathrm{logit}\,v + \mathrm{softplus}(l)\big)
     \text{ given } b = 1, \qquad

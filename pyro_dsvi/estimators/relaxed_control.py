@@ -1,15 +1,15 @@
 r"""A control variate at relaxed values, trained to lower the variance of the step it serves in.
 
-With b = H(z) the hard draw, :math:`z \sim q(z)`, :math:`\tilde z \sim q(z \mid b)`, and any function
-c of a relaxed value,
+With b = H(z) the hard draw, :math:`z \sim q(z)`, :math:`\tilde z \sim q(z \mid b)`, and any
+function c of a relaxed value,
 
-.. math:: \nabla_\varphi \mathbb{E}[f(b)] = \mathbb{E}\Big[\big(f(b) - c(\sigma_\lambda(\tilde z))\big)
-    \nabla_\varphi \log q(b) + \nabla_\varphi c(\sigma_\lambda(z))
-    - \nabla_\varphi c(\sigma_\lambda(\tilde z))\Big]
+.. math:: \nabla_\varphi \mathbb{E}[f(b)] = \mathbb{E}\Big[
+    \big(f(b) - c(\sigma_\lambda(\tilde z))\big) \nabla_\varphi \log q(b)
+    + \nabla_\varphi c(\sigma_\lambda(z)) - \nabla_\varphi c(\sigma_\lambda(\tilde z))\Big]
 
 where the last two differentiate through z and :math:`\tilde z` at held noise.  It holds at every
-temperature :math:`\lambda` and every c, so the gradient of :math:`\hat g^2` in what they depend on is
-one of the variance; :math:`\hat g` is taken in the distribution's logits, which stand for the
+temperature :math:`\lambda` and every c, so the gradient of :math:`\hat g^2` in what they depend on
+is one of the variance; :math:`\hat g` is taken in the distribution's logits, which stand for the
 parameters behind them.
 
 References:

@@ -46,9 +46,7 @@ def additive_credits(latent: Latent, run: Run, layout: Layout) -> Credits:
         downstream_credit(latent.site, further, layout)[rows] for further, rows in answers
     )
     totals = _stack(_total(latent, further, rows, layout) for further, rows in answers)
-    return Credits(
-        credits.unflatten(0, (-1, run.rows)), totals.unflatten(0, (-1, run.rows)).sum(1)
-    )
+    return Credits(credits.unflatten(0, (-1, run.rows)), totals.unflatten(0, (-1, run.rows)).sum(1))
 
 
 def joint_credits(
@@ -106,7 +104,9 @@ def _total(latent: Latent, run: Run, rows: slice, layout: Layout) -> Tensor:
     total = torch.zeros(rows.stop - rows.start, device=layout.device)
     for cost in run.costs:
         if cost.reach & latent.bit:
-            total = total + layout.arrange(cost.value, run.rows)[rows].flatten(1).sum(1)
+            total = total + layout.arrange(cost.value, run.rows)[rows].reshape(len(total), -1).sum(
+                1
+            )
     return total
 
 
