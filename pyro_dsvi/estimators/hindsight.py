@@ -29,10 +29,10 @@ _IMPOSSIBLE = -1e4  # nats: as good as minus infinity, but 0 times it is 0
 
 
 class Noise(ABC):
-    """Scores z, of which a hard draw is a function, given the draw; all shapes are the logits'."""
+    """Scores z of which a hard draw is a function; all shapes are the logits'."""
 
     def logits(self, q: Any, value: Tensor) -> Tensor:
-        """The distribution's logits, live, in the shape of its value."""
+        """The distribution's logits, live, in the shape of its value's points."""
         return innermost(q).logits.expand(value.shape)
 
     def point(self, q: Any, value: Tensor) -> Tensor:
@@ -40,12 +40,16 @@ class Noise(ABC):
         return value
 
     @abstractmethod
-    def free(self, logits: Tensor) -> Tensor:
-        """Scores z, differentiable in the logits."""
+    def draw(self, like: Tensor) -> Tensor:
+        """Noise of the standard law, the same whatever the logits."""
 
     @abstractmethod
-    def given(self, logits: Tensor, point: Tensor) -> Tensor:
-        """Scores z given the hard draw, differentiable in the logits at held noise v."""
+    def free(self, logits: Tensor, noise: Tensor) -> Tensor:
+        """Scores of a draw yet to be made, differentiable in the logits."""
+
+    @abstractmethod
+    def given(self, logits: Tensor, noise: Tensor, point: Tensor) -> Tensor:
+        """Scores given the hard draw, differentiable in the logits."""
 
     @abstractmethod
     def relax(self, z: Tensor, temperature: Tensor) -> Tensor:
@@ -55,21 +59,38 @@ class Noise(ABC):
     def score(self, logits: Tensor, point: Tensor) -> Tensor:
         """Gradient of the hard draw's log probability in the logits."""
 
-    def shared(self, logits: Tensor, point: Tensor) -> Tensor:
-        """Scores z by the noise u behind the hard draw, differentiable in the logits at held u."""
-        held = logits.detach()
-        return logits + (self.given(held, point) - held)
+    def let_go(self, logits: Tensor, noise: Tensor, point: Tensor, slope: Tensor) -> Tensor:
+        """What a slope in z is worth in the logits with the draw free, less with it held.
+
+        Args:
+            logits: the distribution's logits.
+            noise: the noise behind the scores given the draw.
+            point: the hard draw.
+            slope: the slope in z.
+
+        Returns:
+            Slope in the logits, without gradient there, but differentiable in ``slope``.
+        """
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_()
+            # Free scores move with the logits alike whatever their noise, so any will do.
+            moved = self.free(leaf, noise) - self.given(leaf, noise, point)
+            (worth,) = torch.autograd.grad(moved, leaf, slope, create_graph=True)
+        return worth
 
 
 class Logistic(Noise):
     """Logistic noise behind bits."""
 
-    def free(self, logits: Tensor) -> Tensor:
-        return logits + _logistic(logits)
+    def draw(self, like: Tensor) -> Tensor:
+        return torch.logit(torch.rand_like(like), torch.finfo(like.dtype).tiny)
 
-    def given(self, logits: Tensor, point: Tensor) -> Tensor:
+    def free(self, logits: Tensor, noise: Tensor) -> Tensor:
+        return logits + noise
+
+    def given(self, logits: Tensor, noise: Tensor, point: Tensor) -> Tensor:
         sign = 2 * point - 1
-        return sign * softplus(_logistic(logits) + softplus(sign * logits))
+        return sign * softplus(noise + softplus(sign * logits))
 
     def relax(self, z: Tensor, temperature: Tensor) -> Tensor:
         return torch.sigmoid(z / temperature)
@@ -81,27 +102,23 @@ class Logistic(Noise):
 class Gumbel(Noise):
     """Gumbel noise behind one-hot vectors."""
 
-    def logits(self, q: Any, value: Tensor) -> Tensor:
-        return innermost(q).logits.expand(*value.shape[:-1], -1)
+    def draw(self, like: Tensor) -> Tensor:
+        tiny = torch.finfo(like.dtype).tiny
+        return -torch.empty_like(like).exponential_().clamp_min(tiny).log()
 
-    def free(self, logits: Tensor) -> Tensor:
-        return _possible(logits) - _exponential(logits).log()
+    def free(self, logits: Tensor, noise: Tensor) -> Tensor:
+        return _possible(logits) + noise
 
-    def given(self, logits: Tensor, point: Tensor) -> Tensor:
-        log_p, noise = _possible(logits), _exponential(logits).log()
-        drawn = (noise * point).sum(-1, keepdim=True)
-        return -torch.where(point == 1, noise, torch.logaddexp(noise - log_p, drawn))
+    def given(self, logits: Tensor, noise: Tensor, point: Tensor) -> Tensor:
+        largest = (noise * point).sum(-1, keepdim=True)
+        others = -torch.logaddexp(-noise - _possible(logits), -largest)
+        return torch.where(point == 1, noise, others)
 
     def relax(self, z: Tensor, temperature: Tensor) -> Tensor:
         return torch.softmax(z / temperature, -1)
 
     def score(self, logits: Tensor, point: Tensor) -> Tensor:
         return point - torch.softmax(logits, -1)
-
-    def shared(self, logits: Tensor, point: Tensor) -> Tensor:
-        log_p = _possible(logits)
-        held = log_p.detach()
-        return log_p + (self.given(held, point) - held)
 
 
 class Indexed(Gumbel):
@@ -127,12 +144,3 @@ def noise_behind(q: Any) -> Noise | None:
 
 def _possible(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1).clamp_min(_IMPOSSIBLE)
-
-
-def _logistic(like: Tensor) -> Tensor:
-    eps = torch.finfo(like.dtype).tiny
-    return torch.logit(torch.rand_like(like), eps)
-
-
-def _exponential(like: Tensor) -> Tensor:
-    return torch.empty_like(like).exponential_().clamp_min(torch.finfo(like.dtype).tiny)

@@ -2,8 +2,8 @@ r"""REBAR: the model itself, at relaxed values, as control variate of its score 
 
 .. math:: c(\sigma_\lambda(z)) = \eta\, f(\sigma_\lambda(z))
 
-with temperature :math:`\lambda` and coefficient :math:`\eta` trained in the same step.  Three
-evaluations of the programs: at b, and at the relaxed values of z and of z̃.
+with temperature :math:`\lambda` and coefficient :math:`\eta` trained in the same step.  Two
+evaluations of the programs: at b and at the relaxed value.
 
 References:
     :cite:p:`tucker2017rebar`
@@ -15,13 +15,14 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 from torch import Tensor
 
-from pyro_dsvi.baselines import Visit
+from pyro_dsvi.baselines import Baseline, MovingAverage, Visit
 from pyro_dsvi.estimators.hindsight import noise_behind
 from pyro_dsvi.estimators.law import innermost
 from pyro_dsvi.estimators.relaxed_control import (
     Control,
     Learnt,
     RelaxedControl,
+    check_baseline,
     checked_scale,
     checked_temperature,
 )
@@ -37,9 +38,12 @@ class REBAR(RelaxedControl):
     Args:
         temperature: start value of the temperature, positive.
         scale: start value of the coefficient.
+        baseline: for what the control variate leaves of the credit; by default a moving average,
+            or None.
 
     Raises:
-        InvalidArgument: if the temperature is not positive or the scale not finite.
+        InvalidArgument: if the temperature is not positive, the scale not finite, or the baseline
+            looks at the other particles.
 
     Example:
         >>> import pyro_dsvi as dsvi
@@ -51,6 +55,7 @@ class REBAR(RelaxedControl):
 
     temperature: float = 0.5
     scale: float = 1.0
+    baseline: Baseline | None = field(default_factory=MovingAverage, kw_only=True)
     learnt: Learnt = field(init=False, repr=False)
 
     relaxes: ClassVar[bool] = True
@@ -58,15 +63,16 @@ class REBAR(RelaxedControl):
     def __post_init__(self) -> None:
         temperature = checked_temperature("REBAR", self.temperature)
         scale = checked_scale("REBAR", self.scale)
-        object.__setattr__(self, "learnt", Learnt(temperature, scale))
+        check_baseline("REBAR", self.baseline)
+        object.__setattr__(self, "learnt", Learnt(temperature, scale, None, self.baseline))
 
     def objection(self, q: Any) -> str | None:
         return relaxed_objection(q)
 
-    def control(self, visit: Visit, values: Tensor) -> Control:
+    def control(self, visit: Visit, value: Tensor) -> Control:
         scale = self.learnt.scale
         assert scale is not None  # as constructed
-        return Control(scale * visit.credits[1], scale * visit.totals)
+        return Control(scale * visit.credits[0], scale * visit.totals[0])
 
 
 def relaxed_objection(q: Any) -> str | None:

@@ -2,7 +2,7 @@ r"""RELAX: a network of the relaxed value, with or without the model's help, as 
 
 .. math:: c(\sigma_\lambda(z)) = \eta\, f(\sigma_\lambda(z)) + r_\rho(\sigma_\lambda(z))
 
-Temperature, coefficient and network are trained in the same step.  With the model there are three
+Temperature, coefficient and network are trained in the same step.  With the model there are two
 evaluations of the programs, as for REBAR; without it one.
 
 References:
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_dsvi.baselines import Visit
+from pyro_dsvi.baselines import Baseline, MovingAverage, Visit
 from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
 from pyro_dsvi.estimators.hindsight import noise_behind
 from pyro_dsvi.estimators.law import innermost
@@ -25,6 +25,7 @@ from pyro_dsvi.estimators.relaxed_control import (
     Control,
     Learnt,
     RelaxedControl,
+    check_baseline,
     checked_scale,
     checked_temperature,
 )
@@ -44,9 +45,12 @@ class RELAX(RelaxedControl):
         scale: start value of the model's coefficient; None leaves the model out of the control
             variate, which Categorical sites need, since an index cannot be relaxed.
 
+        baseline: for what the control variate leaves of the credit; by default a moving average,
+            or None.
+
     Raises:
-        InvalidArgument: if the temperature is not positive, the scale not finite, or ``net`` is no
-            module.
+        InvalidArgument: if the temperature is not positive, the scale not finite, ``net`` is no
+            module, or the baseline looks at the other particles.
         IncompatibleSite: at the first step, if the network's output is not one number a row.
 
     Example:
@@ -60,6 +64,7 @@ class RELAX(RelaxedControl):
     inputs: Tensor | Callable[..., Tensor] | None = field(default=None, kw_only=True)
     temperature: float = field(default=0.5, kw_only=True)
     scale: float | None = field(default=1.0, kw_only=True)
+    baseline: Baseline | None = field(default_factory=MovingAverage, kw_only=True)
     learnt: Learnt = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +72,8 @@ class RELAX(RelaxedControl):
             raise InvalidArgument(f"RELAX: expected a torch.nn.Module, got {self.net!r}")
         temperature = checked_temperature("RELAX", self.temperature)
         scale = None if self.scale is None else checked_scale("RELAX", self.scale)
-        object.__setattr__(self, "learnt", Learnt(temperature, scale, self.net))
+        check_baseline("RELAX", self.baseline)
+        object.__setattr__(self, "learnt", Learnt(temperature, scale, self.net, self.baseline))
 
     @property
     def relaxes(self) -> bool:
@@ -83,30 +89,28 @@ class RELAX(RelaxedControl):
             )
         return None
 
-    def control(self, visit: Visit, values: Tensor) -> Control:
-        learnt = self._network(visit, values) * visit.scale
-        given, totals = learnt[1], learnt.flatten(1).sum(1)
-        scale = self.learnt.scale
-        if scale is not None:
-            given, totals = given + scale * visit.credits[1], totals + scale * visit.totals
-        return Control(given, totals)
+    def control(self, visit: Visit, value: Tensor) -> Control:
+        credit = self._network(visit, value) * visit.scale
+        total, scale = credit.sum(), self.learnt.scale
+        if scale is None:
+            return Control(credit, total)
+        return Control(credit + scale * visit.credits[0], total + scale * visit.totals[0])
 
-    def _network(self, visit: Visit, values: Tensor) -> Tensor:
-        """The network at both values, per datum, shape ``[2, K, *plates]``."""
+    def _network(self, visit: Visit, value: Tensor) -> Tensor:
+        """The network at the relaxed value, per datum, shape ``[K, *plates]``."""
         batch = visit.q.batch_shape
-        rows = values.reshape(2, *batch, -1)
+        rows = value.reshape(*batch, -1)
         if self.inputs is not None:
             x = self.inputs
             x = x if isinstance(x, Tensor) else x(*visit.args, **visit.kwargs)
             x = x.detach()
-            rows = torch.cat([rows, x.expand(2, *batch, x.shape[-1]).to(rows)], -1)
+            rows = torch.cat([rows, x.expand(*batch, x.shape[-1]).to(rows)], -1)
         out = self.net(rows)
-        if out.shape == (2, *batch, 1):
+        if out.shape == (*batch, 1):
             out = out.squeeze(-1)
-        if out.shape != (2, *batch):
+        if out.shape != batch:
             raise IncompatibleSite(
                 f"site {visit.site!r}: RELAX: the network returned shape {tuple(out.shape)} for "
                 f"{tuple(rows.shape)}; let it return one number for each row"
             )
-        outside = (1,) * (visit.credit.dim() - len(batch))
-        return out.reshape(2, *outside, *batch)
+        return out.reshape((1,) * (visit.credit.dim() - len(batch)) + tuple(batch))
