@@ -55,6 +55,9 @@ class Visit:
         counterfactual: what the estimator asked for.
         credits: what the value would have been answerable for, in nats, shape
             ``[A, K, *plates]``; differentiable in the values if that was asked for.
+        totals: these credits summed over particles and plates, each cost once, however many
+            elements answer for it, shape ``[A]``: what slopes in the values are to be taken of.
+        separate: whether each particle's credit is its own, as it is under an additive bound.
     """
 
     site: str
@@ -70,6 +73,8 @@ class Visit:
     value: Tensor = field(default_factory=lambda: torch.zeros(()))
     counterfactual: Counterfactual | None = None
     credits: Tensor = field(default_factory=lambda: torch.zeros(()))
+    totals: Tensor = field(default_factory=lambda: torch.zeros(()))
+    separate: bool = True
 
     def per_value(self, x: Tensor) -> Tensor:
         """Numbers per plate element, such as the credit, shaped to multiply the site's value.

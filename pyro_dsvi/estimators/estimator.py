@@ -55,10 +55,11 @@ class Estimator(ABC):
         baseline: what is subtracted from the credit, if anything is.
         learner: the module whose state the objective keeps and trains, if there is one; by default
             the baseline.
+        relaxes: whether the site's value may lie between the points of a discrete support, in the
+            first run or at counterfactual values; both programs' log densities are then extended
+            linearly.
         joint: whether counterfactual values may be put in at all elements of a plate at once even
             where the elements answer for a common cost.
-        relaxes: whether the drawn value may lie between the points of a discrete support, where
-            both programs' log densities are extended linearly.
         elementwise: whether, without a baseline, the surrogate looks at each element by itself, so
             that several sites may be shown to it as one.
         enumerates: whether the site takes its whole support as its value, in a tensor dimension of
@@ -111,3 +112,8 @@ class Estimator(ABC):
     @abstractmethod
     def surrogate(self, visit: Visit) -> Surrogate:
         """The site's term, from its credit and score."""
+
+    def update(self, visit: Visit) -> None:
+        """Learn from this step's credit for the steps to come, after all surrogates are made."""
+        if self.baseline is not None:
+            self.baseline.update(visit)

@@ -9,6 +9,8 @@ held.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,21 +20,39 @@ from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.credit import downstream_credit
 from pyro_dsvi.graph.layout import Layout
-from pyro_dsvi.graph.nodes import Latent, Run
+from pyro_dsvi.graph.nodes import Answer, Latent, Run
 
 
-def additive_credits(latent: Latent, run: Run, layout: Layout) -> Tensor:
-    """The site's downstream costs at its other values, in nats, ``[A, rows, *plates]``."""
+class Credits(NamedTuple):
+    """What a site's other values would have been answerable for, in nats.
+
+    Attributes:
+        credits: for each particle and plate element, shape ``[A, rows, *plates]``.
+        totals: the same summed over particles and plates, each cost once, however many elements
+            answer for it, shape ``[A]``.
+    """
+
+    credits: Tensor
+    totals: Tensor
+
+
+def additive_credits(latent: Latent, run: Run, layout: Layout) -> Credits:
+    """The site's downstream costs at its other values."""
     _refuse_coupled(latent, (cost.plates for cost in run.costs if cost.reach & latent.bit))
-    return _stack(
-        downstream_credit(latent.site, answer.run, layout)[answer.rows] for answer in latent.answers
-    ).unflatten(0, (-1, run.rows))
+    answers = _answers(latent, run)
+    if not answers:
+        return _nothing_asked(latent, run, layout)
+    credits = _stack(
+        downstream_credit(latent.site, further, layout)[rows] for further, rows in answers
+    )
+    totals = _stack(_total(latent, further, rows, layout) for further, rows in answers)
+    return Credits(credits.unflatten(0, (-1, run.rows)), totals.unflatten(0, (-1, run.rows)).sum(1))
 
 
 def joint_credits(
     latent: Latent, run: Run, particles: Tensor, bundle: Bundle, bound: Bound, layout: Layout
-) -> Tensor:
-    """The bound with each particle's log weight at its other values, in nats.
+) -> Credits:
+    """The bound with each particle's log weight at its other values.
 
     Args:
         latent: the site.
@@ -41,14 +61,53 @@ def joint_credits(
         bundle: the terms that stand under one bound with the site.
         bound: the bound.
         layout: layout of the step.
-
-    Returns:
-        Credits, shape ``[A, rows, *plates]``.
     """
     _refuse_coupled(latent, [bundle.shared])
-    log_w = _stack(_log_w(latent.site, run, layout)[rows] for run, rows in latent.answers)
+    answers = _answers(latent, run)
+    if not answers:
+        return _nothing_asked(latent, run, layout)
+    log_w = _stack(_log_w(latent.site, further, layout)[rows] for further, rows in answers)
     others = log_w.unflatten(0, (-1, run.rows))
-    return bound.replaced(bundle.log_w.detach(), others, particles)
+    credits = bound.replaced(bundle.log_w.detach(), others, particles)
+    return Credits(credits, credits.flatten(1).sum(1))
+
+
+def _answers(latent: Latent, run: Run) -> list[Answer]:
+    r"""The site's answers, their slopes being those of the path that its draw was made by.
+
+    A draw :math:`z = \mu + A \varepsilon` moves its own live density by the value and by the
+    parameters, and the two cancel but for :math:`\log |A|`; so neither counts.
+    """
+    if run.frozen or not latent.estimator.passes_gradient:
+        return latent.answers
+    return [answer._replace(run=_own_held(latent, answer.run)) for answer in latent.answers]
+
+
+def _own_held(latent: Latent, run: Run) -> Run:
+    costs = [
+        replace(cost, log_density=cost.log_density.detach())
+        if cost.of_guide and cost.site == latent.site
+        else cost
+        for cost in run.costs
+    ]
+    return replace(run, costs=costs)
+
+
+def _nothing_asked(latent: Latent, run: Run, layout: Layout) -> Credits:
+    assert latent.score is not None  # as for every site that is visited
+    like = layout.arrange(latent.score.detach(), run.rows)
+    return Credits(like.new_zeros((0, *like.shape)), like.new_zeros(0))
+
+
+def _total(latent: Latent, run: Run, rows: slice, layout: Layout) -> Tensor:
+    """Each particle's sum of the costs that the site reaches, shape ``[rows]``."""
+    total = torch.zeros(rows.stop - rows.start, device=layout.device)
+    for cost in run.costs:
+        if cost.reach & latent.bit:
+            total = total + layout.arrange(cost.value, run.rows)[rows].reshape(len(total), -1).sum(
+                1
+            )
+    return total
 
 
 def _log_w(site: str, run: Run, layout: Layout) -> Tensor:

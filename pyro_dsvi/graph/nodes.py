@@ -130,6 +130,7 @@ class Run:
         branches: those of them that were made once for each value of enumerated sites.
         plates: the vectorised plates by name, that of the particles apart.
         sequential: the plates that are iterated over, and what their subsampling scales by.
+        frozen: whether the guide's densities are frozen.
     """
 
     rows: int
@@ -139,6 +140,7 @@ class Run:
     branches: dict[str, Branch] = field(default_factory=dict)
     plates: dict[str, Plate] = field(default_factory=dict)
     sequential: dict[str, float] = field(default_factory=dict)
+    frozen: bool = False
 
     def read_model(self, sites: Mapping[str, Any], reach: Mapping[str, int]) -> None:
         """Add the model's log densities; to be called after :meth:`read_guide`.
@@ -178,6 +180,7 @@ class Run:
                 zero mean and is left out.
             frozen: log densities from the frozen pass, to be used instead, or None.
         """
+        self.frozen = frozen is not None
         for name, msg in sites.items():
             estimator = estimators.get(name)
             if estimator is None and _is_draw_from_outside(msg):

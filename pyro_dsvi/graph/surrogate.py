@@ -24,7 +24,7 @@ from pyro_dsvi.bounds import Bound
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.estimators.law import tensors_of
 from pyro_dsvi.graph.bundle import Bundle, bundles
-from pyro_dsvi.graph.counterfactual import additive_credits, joint_credits
+from pyro_dsvi.graph.counterfactual import Credits, additive_credits, joint_credits
 from pyro_dsvi.graph.credit import downstream_credits
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Latent, Run
@@ -222,7 +222,7 @@ class Assembler:
         share: float | Tensor,
         scale: float,
         rivals: Callable[[], Tensor],
-        others: Tensor | None,
+        others: Credits | None,
     ) -> tuple[Estimator, Visit]:
         first = parts[0][1]
         scores = [self._arrange(_scored(latent), run, latent) for run, latent, _ in parts]
@@ -238,8 +238,9 @@ class Assembler:
             kwargs=self.kwargs or {},
         )
         if others is not None:
-            visit.q, visit.value, visit.credits = first.q, first.value, others
-            visit.counterfactual = first.counterfactual
+            visit.q, visit.value, visit.counterfactual = first.q, first.value, first.counterfactual
+            visit.credits, visit.totals = others
+            visit.separate = self.bound.additive
         return first.estimator, visit
 
     def _with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
@@ -254,8 +255,7 @@ class Assembler:
             if auxiliary is not None:
                 losses.append(-auxiliary)
         for estimator, visit in visits:
-            if estimator.baseline is not None:
-                estimator.baseline.update(visit)
+            estimator.update(visit)
         if weights:
             weight, score = _cat(weights), _cat(scores)
             # An element that answers for nothing sends nothing, whatever its density: where a

@@ -104,7 +104,8 @@ class Executor:
                     "dsvi.estimators.ScoreFunction() here, or draw the site upstream"
                 )
         for slopes in (False, True):
-            asking = [x for x in latents if x.counterfactual and x.counterfactual.slopes is slopes]
+            asked = [x for x in latents if x.counterfactual and len(x.counterfactual.values)]
+            asking = [x for x in asked if x.counterfactual and x.counterfactual.slopes is slopes]
             if not asking:
                 continue
             mode = self._parameters_held(execution) if slopes else torch.no_grad()
@@ -124,7 +125,9 @@ class Executor:
             stacked=nesting is not None,
             subsamples=self._subsamples,
         )
-        return self._play(guide, influence, questions[-1].rows.stop, nesting, frozen=False)
+        # A score site's own density is a constant under an additive bound, but not in its value.
+        additive = self.additive and not questions[0].slopes
+        return self._play(guide, influence, questions[-1].rows.stop, nesting, additive=additive)
 
     def _parameters_held(self, execution: Execution):
         """Slopes in the values alone: what is asked for them must not move the parameters."""
@@ -146,7 +149,9 @@ class Executor:
             additive=self.additive,
             frozen=self.frozen,
         )
-        return self._play(guide, influence, rows, nesting, self.frozen)
+        return self._play(
+            guide, influence, rows, nesting, additive=self.additive, frozen=self.frozen
+        )
 
     def _play(
         self,
@@ -154,7 +159,9 @@ class Executor:
         influence: Influence | None,
         rows: int,
         nesting: int | None,
-        frozen: bool,
+        *,
+        additive: bool,
+        frozen: bool = False,
     ) -> Execution:
         plate: Any = nullcontext()
         if nesting is not None:
@@ -187,7 +194,7 @@ class Executor:
             guide.reach,
             estimators,
             self._bits,
-            additive=self.additive,
+            additive=additive,
             frozen=densities,
         )
         summed = summed_sites(model.sites, estimators) if self.plates is not None else {}
