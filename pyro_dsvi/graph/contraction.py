@@ -83,7 +83,7 @@ def sum_out(run: Run, sites: Mapping[str, Any], reach: Mapping[str, int]) -> Non
         return
     alphabet = Alphabet(run)
     names = {alphabet.letter(_number(msg)): name for name, msg in sites.items()}
-    _drop_latents(run, sites, {_number(msg): name for name, msg in sites.items()})
+    _drop_of_guide(run, sites, {_number(msg): name for name, msg in sites.items()})
     factors = [
         _prior(msg, alphabet, names.keys(), reach.get(name, EVERYTHING))
         for name, msg in sites.items()
@@ -102,7 +102,8 @@ def sum_out(run: Run, sites: Mapping[str, Any], reach: Mapping[str, int]) -> Non
         x = named(x / (scale or 1.0), letters_of(x))
         factors.append(_Factor(cost.site, x, cost.plates, scale, cost.reach, summed))
     run.costs = rest + [_contracted(group, alphabet) for group in _groups(factors)]
-    _forget(run, sites)
+    for name in sites:
+        run.latents.pop(name, None)  # it is none any more
 
 
 def _prior(msg: Any, alphabet: Alphabet, summed: Collection[str], reach: int) -> _Factor:
@@ -177,23 +178,14 @@ def _scalar(site: str, scale: Any) -> float:
     return float(scale)
 
 
-def _drop_latents(run: Run, sites: Mapping[str, Any], numbers: Mapping[int, str]) -> None:
-    """A site that is summed out is no latent, and none of the guide's sites may depend on it."""
+def _drop_of_guide(run: Run, sites: Mapping[str, Any], numbers: Mapping[int, str]) -> None:
+    """What the guide says of a summed site counts for nothing, nor may it draw by its value."""
     run.costs = [cost for cost in run.costs if not (cost.of_guide and cost.site in sites)]
     for name, latent in run.latents.items():
         shape = getattr(latent.q, "batch_shape", ())
         for dim, number in latent.dims.items():
             if number in numbers and name not in sites and len(shape) >= -dim and shape[dim] > 1:
                 raise _of_guide(name, numbers[number])
-
-
-def _forget(run: Run, sites: Mapping[str, Any]) -> None:
-    """Take the summed sites out of the latents, and out of what reaches the costs."""
-    for name in sites:
-        latent = run.latents.pop(name, None)
-        if latent is not None and latent.bit != EVERYTHING:
-            for cost in run.costs:
-                cost.reach &= ~latent.bit
 
 
 def _of_guide(site: str, summed: str) -> IncompatibleSite:
