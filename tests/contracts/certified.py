@@ -41,12 +41,12 @@ class Family:
         """Uneven logits, different in each element."""
         count = torch.Size((*batch, *self.event)).numel()
         each = torch.arange(count, dtype=torch.float64).add(1 + shift).sin()
-        return 0.8 * each.reshape(*batch, *self.event)
+        return 0.8 * each.reshape((*batch, *self.event))
 
     def shifted(self, logits: Tensor, number: Tensor) -> Tensor:
         """Logits that depend on what was drawn upstream."""
         tilt = torch.arange(1.0, self.logits().numel() + 1, dtype=torch.float64).cos()
-        number = number.reshape(*number.shape, *[1] * len(self.event))
+        number = number.reshape((*number.shape, *[1] * len(self.event)))
         return logits + 0.7 * number * tilt.reshape(self.event)
 
 
