@@ -32,6 +32,7 @@ def compare(
     rounds: int,
     clock: str = "cpu",
     facts: Mapping[str, Mapping[str, float]] | None = None,
+    most_steps: int = 20,
 ) -> dict[str, tuple[Timing, dict[str, Interval]]]:
     """Time contenders in turn, and add what was found to the report.
 
@@ -43,13 +44,20 @@ def compare(
         against: contenders that the others are divided by; those that are not there are left out.
         rounds: blocks of each contender.
         clock: the clock that counts: ``"cpu"``, ``"wall"`` or ``"device"``.
+        most_steps: calls in a block at most.
         facts: by contender, other numbers to write down (seconds that building it took).
 
     Returns:
         By contender, its timing and the ratios of its time to the others'.
     """
     with Neighbours() as neighbours:
-        timings = interleave(contenders, rounds=rounds, seed=settings.seed, device=settings.device)
+        timings = interleave(
+            contenders,
+            rounds=rounds,
+            seed=settings.seed,
+            most_steps=most_steps,
+            device=settings.device,
+        )
     report.waited = max(report.waited, *(timing.waited for timing in timings.values()))
     report.neighbours = max(report.neighbours, neighbours.share)
     against = [name for name in against if name in timings]

@@ -182,7 +182,7 @@ def _warm_up(contender: Contender, calls: int, block_seconds: float, most: int) 
     took = []
     with contender.around():
         for _ in range(calls):
-            took.append(_block(contender, 1)[1])
+            took.append(_block(contender, 1)[0])
     return int(np.clip(block_seconds / max(float(np.median(took)), 1e-9), 1, most))
 
 

@@ -7,6 +7,7 @@ take turns.  That they do the same mathematics is shown by a test, not here.
 
 import time
 import warnings
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +19,10 @@ from benchmarks.interleave import Interval, pinned
 from benchmarks.report import Bars, Report, Settings, Target
 from benchmarks.workloads import (
     COMPILED,
+    COMPILERS,
     EAGER,
     HAND,
     NUMPYRO,
-    SLOW_TO_BUILD,
     WORKLOADS,
     Workload,
 )
@@ -41,10 +42,8 @@ def run(settings: Settings) -> Report:
     else:
         plan = [("cpu", settings.threads), ("wall", settings.wall_threads)]
     for clock, threads in plan:
-        for name in names:
-            if threads:
-                here = replace(settings, threads=threads)
-                report.add(_measure(name, here, clock))
+        for name in names if threads else ():
+            report.add(_measure(name, replace(settings, threads=threads), clock))
     return report
 
 
@@ -75,6 +74,7 @@ def measure(name: str, settings: Settings, clock: str) -> Report:
         rounds=rounds,
         clock=clock,
         facts=facts,
+        most_steps=2 if settings.quick else 1000,  # so that quick ones run as warm as in training
     )
     if workload.note:
         report.notes.append(f"{name}: {workload.note}")
@@ -87,16 +87,24 @@ def measure(name: str, settings: Settings, clock: str) -> Report:
 
 
 def build(
-    workload: Workload, settings: Settings, report: Report
+    workload: Workload, settings: Settings, report: Report, only: Collection[str] | None = None
 ) -> tuple[dict[str, Runner], dict[str, dict[str, float]]]:
-    """The contenders that can take part, and the seconds that each took until its first step.
+    """The contenders that can take part, and the seconds that each took for its first three calls.
 
     Who cannot take part, and whatever was warned of, is added to the report's notes.
+
+    Args:
+        workload: the workload.
+        settings: how to run.
+        report: where to note it.
+        only: contenders to build; all if None.
     """
     runners, facts = {}, {}
     for name, make in workload.contenders(settings.seed, settings.device).items():
-        if settings.quick and name in SLOW_TO_BUILD:
-            report.notes.append(f"{workload.name}, {name}: left out, as it is slow to build")
+        if only is not None and name not in only:
+            continue
+        if settings.quick and name in COMPILERS:
+            report.notes.append(f"{workload.name}, {name}: left out of a quick run")
             continue
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as warned:
@@ -104,7 +112,8 @@ def build(
             try:
                 runner = make()
                 with runner.around():
-                    runner.step()
+                    for _ in range(3):  # who compiles may record once, then again to be sure
+                        runner.step()
                     runner.finish()
             except NotAvailable as why:
                 report.notes.append(f"{workload.name}, {name}: not available: {why}")
@@ -117,14 +126,17 @@ def build(
                 continue
         runners[name] = runner
         facts[name] = {"seconds to build": time.perf_counter() - start}
-        for message in dict.fromkeys(str(w.message).split("\n")[0] for w in warned):
+        told = [w for w in warned if not issubclass(w.category, DeprecationWarning)]
+        for message in dict.fromkeys(str(w.message).split("\n")[0] for w in told):
             report.notes.append(f"{workload.name}, {name} warned: {message}")
     return runners, facts
 
 
 def _judge(report: Report, workload: Workload, found, where: str) -> None:
     others = (workload.rival, NUMPYRO, HAND)
-    claims = [(COMPILED, other, limit) for other, limit in zip(others, workload.limits, strict=True)]
+    claims = [
+        (COMPILED, other, limit) for other, limit in zip(others, workload.limits, strict=True)
+    ]
     claims.append((EAGER, workload.rival, workload.eager_limit))
     for name, other, limit in claims:
         if limit is not None and {name, other} <= found.keys():

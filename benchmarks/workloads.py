@@ -5,7 +5,7 @@ mathematics share their problem; where somebody does less, its ``note`` says so.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,8 @@ from pyro.infer import TraceMeanField_ELBO as MeanField
 import pyro_dsvi as dsvi
 from benchmarks.contenders import by_hand, in_pyro
 from benchmarks.contenders.in_numpyro import Jitted
-from benchmarks.contenders.runner import NotAvailable, Runner
-from benchmarks.problem import Problem
+from benchmarks.contenders.runner import RATE, NotAvailable, Runner
+from benchmarks.problem import Make, Problem
 from benchmarks.programs.bits import DECAY, Bits
 from benchmarks.programs.bnn import BNN
 from benchmarks.programs.eight_schools import EightSchools
@@ -26,9 +26,7 @@ from benchmarks.programs.vae import VAE
 HAND, HAND_COMPILED = "by hand", "by hand, torch.compile"
 NUMPYRO, NUMPYRO_SCAN = "NumPyro", "NumPyro, lax.scan"
 EAGER, COMPILED, UNROLLED = "dsvi", "dsvi, compiled", "dsvi, compiled, run"
-SLOW_TO_BUILD = frozenset((HAND_COMPILED, NUMPYRO_SCAN, UNROLLED))
-
-Builder = Callable[[str], Runner]
+COMPILERS = frozenset((HAND_COMPILED, NUMPYRO, NUMPYRO_SCAN, COMPILED, UNROLLED))
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Workload:
         limits: our compiled step's time over that of Pyro, NumPyro and the eager step by hand.
         eager_limit: our eager step's time over that of Pyro.
         note: what is not alike, if anything.
+        less: contenders whose gradient is not that of the others.
         handler: a context for each step of Pyro's, from a peer; None for none.
     """
 
@@ -61,39 +60,43 @@ class Workload:
     limits: tuple[float | None, float | None, float | None] = (None, None, None)
     eager_limit: float | None = None
     note: str = ""
-    handler: Callable[[], Callable[[], Any]] | None = field(default=None)
+    less: frozenset[str] = frozenset()
+    handler: Callable[[], Callable[[], Any]] | None = None
 
     @property
     def rival(self) -> str:
         """Pyro's contender that ours is held against."""
         return next(iter(self.pyro))
 
-    def contenders(self, seed: int, device: str) -> dict[str, Callable[[], Runner]]:
+    def contenders(
+        self, seed: int, device: str = "cpu", rate: float = RATE
+    ) -> dict[str, Callable[[], Runner]]:
         """How to build each contender, by name."""
         problem, K = self.problem(seed), self.particles
+        options: dict[str, Any] = {"seed": seed, "rate": rate}
 
         def make():
             return problem.in_pyro(device)
 
         found: dict[str, Callable[[], Runner]] = {
-            HAND: lambda: by_hand.Eager(problem, K, device),
-            HAND_COMPILED: lambda: by_hand.Compiled(problem, K, device),
+            HAND: lambda: by_hand.Eager(problem, K, device, rate),
+            HAND_COMPILED: lambda: by_hand.Compiled(problem, K, device, rate),
         }
         for name, loss in self.pyro.items():
-            found[name] = partial(self._pyro, make, loss, seed)
+            found[name] = partial(self._pyro, make, loss, options)
         if self.numpyro is not None:
-            numpyro = partial(Jitted, problem, self.numpyro, K, device)
+            numpyro = partial(Jitted, problem, self.numpyro, K, device, rate=rate)
             found[NUMPYRO] = numpyro
             found[NUMPYRO_SCAN] = partial(numpyro, steps=self.unrolled)
         ours = self.ours or _not_yet
-        found[EAGER] = lambda: in_pyro.Stepwise(make, ours(), seed=seed)
-        found[COMPILED] = lambda: in_pyro.Compiled(make, ours(), seed=seed)
-        found[UNROLLED] = lambda: in_pyro.Compiled(make, ours(), seed=seed, unrolled=self.unrolled)
+        found[EAGER] = lambda: in_pyro.Stepwise(make, ours(), **options)
+        found[COMPILED] = lambda: in_pyro.Compiled(make, ours(), **options)
+        found[UNROLLED] = lambda: in_pyro.Compiled(make, ours(), unrolled=self.unrolled, **options)
         return found
 
-    def _pyro(self, make: Any, loss: Callable[[], ELBO], seed: int) -> Runner:
+    def _pyro(self, make: Make, loss: Callable[[], ELBO], options: Mapping[str, Any]) -> Runner:
         handler = self.handler() if self.handler is not None else None
-        return in_pyro.Stepwise(make, loss(), seed=seed, around=handler)
+        return in_pyro.Stepwise(make, loss(), around=handler, **options)
 
 
 def _not_yet() -> ELBO:
@@ -206,6 +209,7 @@ WORKLOADS: dict[str, Workload] = {
             eager_limit=0.75,
             note="Pyro and NumPyro have the bound, but no score term nor baseline for it: their "
             "gradient of the encoder is not the bound's, and costs less",
+            less=frozenset(("Pyro Renyi", NUMPYRO, NUMPYRO_SCAN)),
         ),
         Workload(
             "W6a",

@@ -75,7 +75,6 @@ class Compiled(Eager):
         # torch's own draws: inductor's cost several times as much on a CPU
         options: dict[str, Any] = {"fallback_random": device == "cpu"}
         self._step = torch.compile(step, fullgraph=True, options=options)
-        self.step()
 
     def step(self) -> Any:
         value, self.state = self._step(

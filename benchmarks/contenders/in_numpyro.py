@@ -33,11 +33,7 @@ class Jitted(Runner):
         steps: int = 1,
         rate: float = RATE,
     ) -> None:
-        try:
-            import jax
-            import numpyro
-        except ImportError as error:
-            raise NotAvailable(f"{error.name} is not installed") from error
+        jax, numpyro = self.libraries()
         try:
             self._device = jax.devices("gpu" if device == "cuda" else device)[0]
         except RuntimeError as error:
@@ -52,8 +48,20 @@ class Jitted(Runner):
             self._svi = numpyro.infer.SVI(program.model, program.guide, adam, elbo)
             self.state = self._svi.init(jax.random.PRNGKey(0), *self.args)
             self._call: Any = jax.jit(self._svi.update if steps == 1 else self._scan)
-            self.step()
-            self.finish()
+
+    @staticmethod
+    def libraries() -> tuple[Any, Any]:
+        """JAX and NumPyro.
+
+        Raises:
+            NotAvailable: if one is not installed.
+        """
+        try:
+            import jax
+            import numpyro
+        except ImportError as error:
+            raise NotAvailable(f"{error.name} is not installed") from error
+        return jax, numpyro
 
     def _scan(self, state: Any, *args: Any) -> Any:
         return self._jax.lax.scan(

@@ -98,16 +98,11 @@ class Compiled(Stepwise):
         NotAvailable: if there is no ``CompiledSVI`` yet.
     """
 
-    def __init__(
-        self, make: Make, loss: ELBO, *, unrolled: int = 1, **options: Any
-    ) -> None:
+    def __init__(self, make: Make, loss: ELBO, *, unrolled: int = 1, **options: Any) -> None:
         if not hasattr(dsvi, "CompiledSVI"):
             raise NotAvailable("dsvi.CompiledSVI is not there")
         super().__init__(make, loss, **options)
         self.steps = unrolled
-        with self.around():
-            for _ in range(3):  # it records, compiles and compares in its first ones
-                self.step()
 
     def _inference(self, optimizer: Any) -> Any:
         program = self.program

@@ -43,7 +43,8 @@ class Bits(Problem):
 
         def log_density(bits, logits):
             return -F.binary_cross_entropy_with_logits(
-                logits, bits.expand(torch.broadcast_shapes(bits.shape, logits.shape)),
+                logits,
+                bits.expand(torch.broadcast_shapes(bits.shape, logits.shape)),
                 reduction="none",
             ).sum(-1)
 

@@ -52,8 +52,7 @@ class BNN(Problem):
                     hidden = mean + square.sqrt() * torch.randn_like(mean)
                     hidden = hidden.relu() if i < 2 else hidden
                 kl = sum(
-                    0.5 * (p[n].square() + scales[n].square() - 1).sum()
-                    - p["log_scale_" + n].sum()
+                    0.5 * (p[n].square() + scales[n].square() - 1).sum() - p["log_scale_" + n].sum()
                     for n in names
                 )
             else:
