@@ -12,9 +12,7 @@ import pytest
 import torch
 
 from benchmarks.contenders.runner import NotAvailable
-from benchmarks.interleave import Contender, interleave
-from benchmarks.machine import Neighbours
-from benchmarks.workloads import EAGER, HAND, HAND_COMPILED, NUMPYRO_SCAN, UNROLLED, WORKLOADS
+from benchmarks.workloads import HAND, HAND_COMPILED, NUMPYRO_SCAN, UNROLLED, WORKLOADS
 
 DRAWS = {"W1": 600, "W2a": 400, "W2b": 60}
 STEPS = {"W1": 60, "W2a": 60, "W2b": 30}

@@ -34,7 +34,8 @@ class Runner(ABC):
         """Estimates of the loss in nats at the present parameters; nothing is learnt."""
 
     def finish(self) -> Any:
-        """Wait for what was only asked for."""
+        """Wait for what was only asked for; here everything is done at once."""
+        return None
 
     def around(self) -> AbstractContextManager[Any]:
         """The context in which all of it happens."""

@@ -1,6 +1,7 @@
 """A Bayesian network 784-400-400-10 for labels, every weight a latent: moved bytes and draws."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pyro
@@ -33,7 +34,7 @@ class BNN(Problem):
         self.images, self.labels = images(batch)
         self.local = local
         self.means: dict[str, np.ndarray] = {}
-        for i, (inputs, outputs) in enumerate(zip(_WIDTHS, _WIDTHS[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(pairwise(_WIDTHS)):
             weight, bias = layer(self.random, inputs, outputs)
             self.means |= {f"weight{i}": weight, f"bias{i}": bias}
 
