@@ -80,7 +80,7 @@ RACES: dict[str, Race] = {
         _REPARAMETERISED,
         {},
         rate=0.01,
-        seconds=12.0,
+        seconds=8.0,
         draws=4000,
     ),
     "W2a": Race(
@@ -90,7 +90,7 @@ RACES: dict[str, Race] = {
         _REPARAMETERISED,
         {},
         rate=0.01,
-        seconds=12.0,
+        seconds=8.0,
         draws=1000,
     ),
     "W5": Race(
@@ -114,7 +114,7 @@ RACES: dict[str, Race] = {
         },
         {"Pyro Renyi, K=8": 8, "VIMCO, K=8": 8},
         rate=3e-3,
-        seconds=30.0,
+        seconds=20.0,
         draws=40,
         data=64,
     ),

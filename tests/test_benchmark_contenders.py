@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from benchmarks.contenders.runner import NotAvailable
+from benchmarks.programs.eight_schools import EightSchools
+from benchmarks.programs.logistic_regression import LogisticRegression
 from benchmarks.workloads import HAND, HAND_COMPILED, NUMPYRO_SCAN, UNROLLED, WORKLOADS
 
-DRAWS = {"W1": 600, "W2a": 400, "W2b": 60}
+DRAWS = {"W1": 200, "W2a": 200, "W2b": 60}
 STEPS = {"W1": 60, "W2a": 60, "W2b": 30}
 RATES = {"W1": 0.01, "W2a": 0.01, "W2b": 0.01}  # the networks would jump about at this rate
 CASES = [
@@ -27,12 +29,26 @@ CASES = [
 pytest.importorskip("sklearn")
 
 
+def narrow(problem):
+    """With a guide so narrow that the loss has little noise to hide a missing constant in."""
+    problem.scale = 0.003
+    return problem
+
+
+NARROW = {
+    "W1": lambda seed: narrow(EightSchools(seed)),
+    "W2a": lambda seed: narrow(LogisticRegression(seed, minibatch=569)),  # all rows at once
+}
+
+
 def build(name, who):
     torch.manual_seed(1)
+    workload = replace(WORKLOADS[name], unrolled=5)
+    if name in NARROW:
+        workload = replace(workload, problem=NARROW[name])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            workload = replace(WORKLOADS[name], unrolled=5)
             runner = workload.contenders(0, rate=RATES.get(name, 1e-3))[who]()
         except NotAvailable as why:
             pytest.skip(str(why))
@@ -74,7 +90,7 @@ def test_contenders_do_the_same(name, who, by_hand):
     runner = build(name, who)
     mean, error = spread(before)
     mine, my_error = spread(runner.losses(len(before)))
-    assert abs(mine - mean) < 4.5 * np.hypot(error, my_error)
+    assert abs(mine - mean) < 4.5 * np.hypot(error, my_error) + 1e-5 * abs(mean)
     if who in workload.less:
         return
     train(runner, steps)

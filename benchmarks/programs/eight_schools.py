@@ -21,10 +21,8 @@ class EightSchools(Problem):
 
     effects = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], dtype=np.float32)
     errors = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], dtype=np.float32)
-    start: ClassVar[dict[str, float]] = {
-        "mean": 4.0,
-        "spread": 3.0,
-    }  # and the schools' effects at half of what was seen
+    # The schools' effects start at half of what was seen.
+    start: ClassVar[dict[str, float]] = {"mean": 4.0, "spread": 3.0}
     scale = 0.1
 
     def by_hand(self, particles: int, device: str = "cpu") -> ByHand:
