@@ -1,7 +1,7 @@
 """What the package's claims of speed rest on: ``python -m benchmarks [name ...]``.
 
-``speed``, ``growth`` and ``quality`` hold ours against hand-written torch, Pyro and NumPyro on common
-workloads (``workloads``); ``credit`` and ``pathwise`` hold single losses against Pyro's.
+``speed``, ``growth`` and ``quality`` hold ours against hand-written torch, Pyro and NumPyro on
+common workloads (``workloads``); ``credit`` and ``pathwise`` hold single losses against Pyro's.
 
 A benchmark is one module with a ``NAME`` and a function ``run(settings) -> Report``, and a line in
 ``__main__.py``.  Its contenders take turns in one process (``interleave``); its report is printed,

@@ -16,7 +16,7 @@ from benchmarks.programs.eight_schools import EightSchools
 from benchmarks.programs.logistic_regression import LogisticRegression
 from benchmarks.workloads import HAND, HAND_COMPILED, NUMPYRO_SCAN, UNROLLED, WORKLOADS
 
-DRAWS = {"W1": 200, "W2a": 200, "W2b": 60}
+DRAWS = {"W1": 400, "W2a": 600, "W2b": 60}
 STEPS = {"W1": 60, "W2a": 60, "W2b": 30}
 RATES = {"W1": 0.01, "W2a": 0.01, "W2b": 0.01}  # the networks would jump about at this rate
 CASES = [
