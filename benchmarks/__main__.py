@@ -5,12 +5,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import credit, pathwise
+import torch
+
+from benchmarks import credit, growth, pathwise, quality, speed
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
 
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
+    speed.NAME: speed.run,
+    growth.NAME: growth.run,
+    quality.NAME: quality.run,
     credit.NAME: credit.run,
     pathwise.NAME: pathwise.run,
 }
@@ -19,8 +24,18 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; the number of targets that were missed (at most 100)."""
     options = _parse(arguments)
-    settings = Settings(quick=options.quick, threads=options.threads, seed=options.seed)
+    settings = Settings(
+        quick=options.quick,
+        threads=options.threads,
+        seed=options.seed,
+        wall_threads=options.wall_threads,
+        device=options.device,
+        only=tuple(options.only),
+    )
     options.out.mkdir(parents=True, exist_ok=True)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        print("skipped: --device cuda, but torch sees no CUDA device here")
+        return 0
     missed = 0
     for name in options.names or BENCHMARKS:
         before = machine(settings.threads)
@@ -49,7 +64,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path(__file__).parent / "results",
         help="folder of the JSON and the figure (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="torch's (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="by CPU time, each on a core (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--wall-threads",
+        type=int,
+        default=2,
+        help="speed: once more with these, by wall time; 0: not (default: %(default)s)",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="workload", help="speed, quality: W1 W2a ..."
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]

@@ -12,10 +12,11 @@ import numpy as np
 from pyro.infer import Trace_ELBO, TraceGraph_ELBO
 
 import pyro_dsvi as dsvi
+from benchmarks.compare import Losses, how, time_losses
+from benchmarks.contenders.in_pyro import Stepwise
 from benchmarks.interleave import Interval, pinned
 from benchmarks.programs.chain import chain
 from benchmarks.report import Bars, Report, Settings, Table, Target, shown
-from benchmarks.training import Losses, Trainee, how, time_losses
 
 NAME = "credit"
 OURS = "dsvi.ScoreFunctionELBO"
@@ -67,7 +68,7 @@ _WORDS = {"each": "an observation at each site", "end": "an observation at the e
 def _compare_variances(report: Report, settings: Settings, words: str, make, draws: int) -> None:
     gradients = {}
     for name, loss in LOSSES.items():
-        trainee = Trainee(make, loss(), validation=False, seed=settings.seed)
+        trainee = Stepwise(make, loss(), validation=False, seed=settings.seed)
         seeds = range(settings.seed + 1, settings.seed + 1 + draws)
         gradients[name] = trainee.gradients(seeds).double().numpy()
     total, ratio = variances(gradients, against="TraceGraph_ELBO", seed=settings.seed)

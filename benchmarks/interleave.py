@@ -1,9 +1,10 @@
 """Time contenders in turn in one process, so that what slows the machine slows them all.
 
 The contenders take turns block by block, a block being a few steps, in an order drawn anew for each
-round.  Garbage is collected before a block and not within it.  A contender's time is the median
-over its blocks; two are compared by the ratio of their medians, with a bootstrap interval over the
-rounds, in which both ran side by side.
+round.  Garbage is collected before a block and not within it.  A contender that only asks for its
+work, as on a GPU or under JAX, is waited for at the end of a block and not of each step.  A
+contender's time is the median over its blocks; two are compared by the ratio of their medians, with
+a bootstrap interval over the rounds, in which both ran side by side.
 """
 
 import gc
@@ -24,15 +25,19 @@ class Contender:
 
     Attributes:
         name: its name.
-        step: one step of it.
+        step: one call of it, which makes ``steps`` steps.
         around: a context that is entered before each of its blocks, off the clock.
         every: it takes part in the first of every so many rounds; for one that is very slow.
+        steps: steps that one call makes.
+        finish: waits for what was only asked for; called at a block's end, on the clock.
     """
 
     name: str
     step: Callable[[], Any]
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     every: int = 1
+    steps: int = 1
+    finish: Callable[[], Any] = int
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +49,14 @@ class Timing:
         cpu: time of the process, all its threads together.
         wall: time of the clock on the wall.
         steps: steps in a block.
+        device: time between two events on the GPU; that of the wall where there is none.
     """
 
     rounds: np.ndarray
     cpu: np.ndarray
     wall: np.ndarray
     steps: int
+    device: np.ndarray | None = None
 
     @property
     def waited(self) -> float:
@@ -74,6 +81,7 @@ def interleave(
     warm_up: int = 5,
     block_seconds: float = 0.03,
     most_steps: int = 20,
+    device: str = "cpu",
 ) -> dict[str, Timing]:
     """Time the contenders in turn.
 
@@ -81,15 +89,17 @@ def interleave(
         contenders: what to time.
         rounds: blocks of each.
         seed: of the order in which they take their turns.
-        warm_up: steps of each beforehand.
+        warm_up: calls of each beforehand.
         block_seconds: about how long a block is to last.
-        most_steps: steps in a block at most.
+        most_steps: calls in a block at most.
+        device: ``"cuda"`` to take the time between events on the GPU as well.
 
     Returns:
         The timings by name.
     """
-    steps = {c.name: _warm_up(c, warm_up, block_seconds, most_steps) for c in contenders}
-    blocks: dict[str, list[tuple[int, float, float]]] = {c.name: [] for c in contenders}
+    clock = _on_gpu if device == "cuda" else _block
+    calls = {c.name: _warm_up(c, warm_up, block_seconds, most_steps) for c in contenders}
+    blocks: dict[str, list[tuple[float, ...]]] = {c.name: [] for c in contenders}
     order = np.random.default_rng(seed)
     gc.collect()
     gc.freeze()  # what was there before need not be searched again at every block
@@ -99,13 +109,17 @@ def interleave(
             if number % contender.every:
                 continue
             with contender.around(), _no_garbage():
-                cpu, wall = _block(contender.step, steps[contender.name])
-            blocks[contender.name].append((number, cpu, wall))
+                took = clock(contender, calls[contender.name])
+            blocks[contender.name].append((number, *took))
     gc.unfreeze()
     timings = {}
-    for name, seen in blocks.items():
-        numbers, cpu, wall = map(np.array, zip(*seen, strict=True))
-        timings[name] = Timing(numbers, cpu / steps[name], wall / steps[name], steps[name])
+    for contender in contenders:
+        steps = calls[contender.name] * contender.steps
+        numbers, cpu, wall, *rest = map(np.array, zip(*blocks[contender.name], strict=True))
+        events = rest[0] / steps if rest else None
+        timings[contender.name] = Timing(
+            numbers.astype(int), cpu / steps, wall / steps, steps, events
+        )
     return timings
 
 
@@ -130,7 +144,7 @@ def ratio_of_medians(
     Args:
         ours: the numerator.
         theirs: the denominator.
-        clock: ``"cpu"`` or ``"wall"``.
+        clock: ``"cpu"``, ``"wall"`` or ``"device"``.
         seed: of the bootstrap, which resamples whole rounds.
         resamples: of the bootstrap.
     """
@@ -163,20 +177,31 @@ def _in_common(ours: Timing, theirs: Timing, clock: str) -> tuple[np.ndarray, np
     return getattr(ours, clock)[mine], getattr(theirs, clock)[other]
 
 
-def _warm_up(contender: Contender, steps: int, block_seconds: float, most: int) -> int:
-    """Run a few steps; how many of them make a block."""
+def _warm_up(contender: Contender, calls: int, block_seconds: float, most: int) -> int:
+    """Call it a few times; how many of its calls make a block."""
     took = []
     with contender.around():
-        for _ in range(steps):
-            took.append(_block(contender.step, 1)[0])
+        for _ in range(calls):
+            took.append(_block(contender, 1)[0])
     return int(np.clip(block_seconds / max(float(np.median(took)), 1e-9), 1, most))
 
 
-def _block(step: Callable[[], Any], steps: int) -> tuple[float, float]:
+def _block(contender: Contender, calls: int) -> tuple[float, ...]:
     cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(steps):
-        step()
+    for _ in range(calls):
+        contender.step()
+    contender.finish()
     return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def _on_gpu(contender: Contender, calls: int) -> tuple[float, ...]:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    cpu, wall = _block(contender, calls)
+    end.record()
+    torch.cuda.synchronize()
+    return cpu, wall, start.elapsed_time(end) / 1e3
 
 
 @contextmanager

@@ -3,27 +3,27 @@
 That it is the same is checked first: with the same seed both must give the same gradient.
 """
 
-from collections.abc import Callable
-
 import torch
 from pyro.infer import Trace_ELBO
 
 import pyro_dsvi as dsvi
+from benchmarks.compare import Losses, how, time_losses
+from benchmarks.contenders.in_pyro import Stepwise
 from benchmarks.interleave import pinned
-from benchmarks.programs.eight_schools import eight_schools
-from benchmarks.programs.logistic_regression import logistic_regression
-from benchmarks.programs.vae import vae
+from benchmarks.problem import Make
+from benchmarks.programs.eight_schools import EightSchools
+from benchmarks.programs.logistic_regression import LogisticRegression
+from benchmarks.programs.vae import VAE
 from benchmarks.report import Bars, Report, Settings, Target
-from benchmarks.training import Losses, Program, Trainee, how, time_losses
 
 NAME = "pathwise"
 OURS = "dsvi.PathwiseELBO"
 LOSSES: Losses = {"Trace_ELBO": Trace_ELBO, OURS: dsvi.PathwiseELBO}
 COST_AT_MOST = 1.0
-WORKLOADS: dict[str, Callable[[], Program]] = {
-    "eight schools, AutoNormal": eight_schools,
-    "logistic regression, minibatch 64, AutoNormal": logistic_regression,
-    "VAE 784-400-20, batch 128": vae,
+WORKLOADS: dict[str, Make] = {
+    "eight schools, AutoNormal": lambda: EightSchools().in_pyro(),
+    "logistic regression, minibatch 64, AutoNormal": lambda: LogisticRegression().in_pyro(),
+    "VAE 784-400-20, batch 128": lambda: VAE().in_pyro(),
 }
 
 
@@ -58,10 +58,10 @@ def run(settings: Settings) -> Report:
     return report
 
 
-def difference(make: Callable[[], Program], seed: int) -> float:
+def difference(make: Make, seed: int) -> float:
     """Largest difference between the losses' gradients at one seed, over the largest entry."""
     theirs, ours = (
-        Trainee(make, loss(), validation=False, seed=seed).gradients(range(seed + 1, seed + 3))
+        Stepwise(make, loss(), validation=False, seed=seed).gradients(range(seed + 1, seed + 3))
         for loss in LOSSES.values()
     )
     assert isinstance(theirs, torch.Tensor)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,17 @@ class Settings:
         quick: just enough to see that it runs.
         threads: torch's threads, each on a core of its own.
         seed: of the data, the parameters, the draws and the order of turns.
+        wall_threads: as many again, by the clock on the wall; 0 to leave that out.
+        device: ``"cpu"`` or ``"cuda"``.
+        only: workloads to run; all if empty.
     """
 
     quick: bool = False
     threads: int = 1
     seed: int = 0
+    wall_threads: int = 2
+    device: str = "cpu"
+    only: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,27 @@ class Target:
 
 @dataclass(frozen=True)
 class Bars:
-    """One panel of the figure: values with intervals, and a limit."""
+    """One panel of the figure: values with intervals, and a limit (not drawn if None)."""
 
     title: str
     labels: Sequence[str]
     values: Sequence[Interval]
     limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """One panel of the figure: lines through points, on logarithmic axes.
+
+    Attributes:
+        title: what is shown.
+        across: what grows, in words.
+        series: by label, the points' abscissae and ordinates.
+    """
+
+    title: str
+    across: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 @dataclass
@@ -91,6 +112,7 @@ class Report:
         panels: what to draw.
         data: everything that was measured, in a form that JSON can hold.
         waited: largest share of the wall time in which a contender waited for its core.
+        neighbours: largest share of the cores' time that went to other processes meanwhile.
     """
 
     name: str
@@ -98,9 +120,20 @@ class Report:
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
-    panels: list[Bars] = field(default_factory=list)
+    panels: list[Bars | Lines] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     waited: float = 0.0
+    neighbours: float = 0.0
+
+    def add(self, other: "Report") -> None:
+        """Take in what another report found."""
+        self.notes += [note for note in other.notes if note not in self.notes]
+        self.tables += other.tables
+        self.targets += other.targets
+        self.panels += other.panels
+        self.data |= other.data
+        self.waited = max(self.waited, other.waited)
+        self.neighbours = max(self.neighbours, other.neighbours)
 
 
 def at_least_shown(x: float, digits: int = 3) -> str:
@@ -127,6 +160,11 @@ def text(report: Report, settings: Settings) -> str:
             f"up to {report.waited:.0%} of the wall time went by waiting for the core: a neighbour "
             "was busy, so go by the CPU time"
         )
+    if report.neighbours > 0.05:
+        lines.append(
+            f"up to {report.neighbours:.0%} of the cores' time went to other processes: wall times "
+            "are too long, and CPU times somewhat, where a core is shared by hyperthreads"
+        )
     for table in report.tables:
         lines += ["", table.title, *_aligned(table)]
     if report.targets:
@@ -147,6 +185,7 @@ def save(report: Report, settings: Settings, machines: Sequence[Any], folder: Pa
         "machine_before_and_after": list(machines),
         "notes": report.notes,
         "waited_for_the_core_at_most": report.waited,
+        "share_of_the_cores_that_went_to_others_at_most": report.neighbours,
         "tables": [asdict(table) for table in report.tables],
         "targets": [
             {**asdict(target), "met": target.met, "verdict": target.verdict}

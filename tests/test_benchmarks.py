@@ -1,17 +1,25 @@
-"""The benchmarks run, and their verdicts are those of the unrounded numbers."""
+"""The benchmarks run, nobody is given less work, and verdicts are those of unrounded numbers."""
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pyro
 import pytest
 import torch
+from pyro.infer import TraceMeanField_ELBO
 
 from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.apart import apart
+from benchmarks.contenders.runner import NotAvailable
 from benchmarks.credit import variances
 from benchmarks.interleave import Contender, Interval, Timing, interleave, pinned, ratio_of_medians
-from benchmarks.report import Target, at_least_shown
+from benchmarks.machine import Neighbours
+from benchmarks.quality import reached
+from benchmarks.report import Report, Settings, Target, at_least_shown, text
+from benchmarks.speed import build
+from benchmarks.workloads import EAGER, HAND, WORKLOADS
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -29,7 +37,7 @@ def test_runs_and_writes_what_it_found(name, tmp_path, capsys):
     assert machine["versions"]["torch"] == torch.__version__
     assert content["settings"]["seed"] == 0
     printed = capsys.readouterr().out
-    assert content["targets"]
+    assert content["tables"]
     for target in content["targets"]:
         assert target["what"] in printed
         assert target["found"]["value"] > 0
@@ -94,3 +102,102 @@ def test_variances_are_summed_and_compared_on_the_same_draws():
     assert total["base"].value == pytest.approx(base.var(0, ddof=1).sum())
     assert total["base"].low < 5 < total["base"].high
     assert (ratio["double"].low, ratio["double"].high) == pytest.approx((4, 4))
+
+
+def test_what_is_only_asked_for_is_waited_for_within_the_block():
+    waited, asked = [], []
+    contender = Contender(
+        "later", lambda: asked.append(1), steps=5, finish=lambda: waited.append(len(asked))
+    )
+    timing = interleave([contender], rounds=2, seed=0, warm_up=1, most_steps=3, block_seconds=1.0)
+    assert waited == [1, 4, 7]
+    assert timing["later"].steps == 15
+
+
+def test_device_time_is_between_two_events(monkeypatch):
+    seen = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            seen.append("event")
+
+        def elapsed_time(self, end):
+            return 6.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: seen.append("wait"))
+    contender = Contender("one", lambda: seen.append("step"))
+    timing = interleave(
+        [contender], rounds=1, seed=0, warm_up=1, most_steps=2, block_seconds=1.0, device="cuda"
+    )["one"]
+    assert seen == ["step", "wait", "event", "step", "step", "event", "wait"]
+    assert timing.device == pytest.approx([0.003])
+
+
+def test_without_a_gpu_it_skips_visibly(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["speed", "--device", "cuda", "--out", str(tmp_path)]) == 0
+    assert "skipped" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NotAvailable("no such thing here"), "not available: no such thing"),
+        (ValueError(), "FAILED"),
+    ],
+)
+def test_who_cannot_take_part_is_told_and_costs_nobody_else(monkeypatch, error, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(TraceMeanField_ELBO, "__init__", fail)
+    workload = replace(WORKLOADS["W1"], pyro={"theirs": TraceMeanField_ELBO})
+    report = Report("speed", "")
+    runners, facts = build(workload, Settings(quick=True), report)
+    assert set(runners) == set(facts) == {HAND, EAGER}
+    assert any("W1, theirs" in note and words in note for note in report.notes)
+
+
+def test_a_neighbour_is_noticed(monkeypatch):
+    monkeypatch.setattr(Neighbours, "_now", _clock([(10.0, 1.0, 0.0), (16.0, 3.0, 8.0)]))
+    with Neighbours() as seen:
+        pass
+    assert seen.share == pytest.approx(0.5)
+    report = Report("speed", "", neighbours=seen.share)
+    assert "50% of the cores' time" in text(report, Settings())
+
+
+def _clock(readings):
+    left = iter(readings)
+    return lambda self: next(left)
+
+
+def test_a_process_apart_is_held_to_its_cores():
+    assert apart(len_of_affinity, threads=1) == (1, 1, "1")
+
+
+def len_of_affinity():
+    return len(os.sched_getaffinity(0)), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_time_to_a_mark_is_that_of_the_first_judgement_there():
+    course = ([1.0, 2.0, 4.0], [-9.0, -3.0, -3.5], 7)
+    assert reached(course, -9.0) == 1.0
+    assert reached(course, -3.2) == 2.0
+    assert reached(course, -1.0) == float("inf")
+
+
+def test_reports_are_joined():
+    whole = Report("speed", "", notes=["a"], neighbours=0.1)
+    whole.add(Report("speed", "", notes=["a", "b"], data={"x": 1}, waited=0.2))
+    assert (whole.notes, whole.data, whole.waited, whole.neighbours) == (
+        ["a", "b"],
+        {"x": 1},
+        0.2,
+        0.1,
+    )

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 
-from benchmarks.training import Program
+from benchmarks.problem import Program
 
 
 def chain(sites: int, *, observed: str) -> Program:
