@@ -6,7 +6,7 @@ across a sampled site.  Any bound goes with any estimator at any site.
 
 from pyro_dsvi import baselines, bounds, errors, estimators
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
-from pyro_dsvi.compiled import Compilation
+from pyro_dsvi.compiled import Compilation, CompiledSVI
 from pyro_dsvi.errors import DSVIError, DSVIWarning
 from pyro_dsvi.estimators import Pathwise, ScoreFunction
 from pyro_dsvi.objective import Objective
@@ -28,6 +28,7 @@ __all__ = [
     "STL",
     "VIMCO",
     "Compilation",
+    "CompiledSVI",
     "DReG",
     "DSVIError",
     "DSVIWarning",

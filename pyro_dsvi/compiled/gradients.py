@@ -20,10 +20,16 @@ from pyro_dsvi.passes.announce import send
 class Gradients:
     """A recording made ready to run: inputs to loss and gradients.
 
+    Attributes:
+        whole: False, since what follows the gradients is not in it.
+        state: the tensors that it writes in place.
+
     Args:
         recording: the recording.
         run: its graph, made ready.
     """
+
+    whole = False
 
     def __init__(self, recording: Recording, run: Callable[[Inputs], Run]) -> None:
         self._inputs = Inputs(recording.slots, recording.parameters)
@@ -31,7 +37,14 @@ class Gradients:
         self._leaves, self._kept = recording.leaves, recording.kept
         self._parameters = recording.parameters
         self.state: Sequence[Tensor] = recording.written
-        self.holds = self._inputs.hold
+
+    def holds(self) -> bool:
+        """Whether the tensors it was made for are still in place."""
+        return self._inputs.hold()
+
+    def keep(self) -> Callable[[], None]:
+        """Nothing is kept but tensors."""
+        return lambda: None
 
     def __call__(self, arguments: Sequence[Tensor]) -> Outcome:
         with torch.no_grad():

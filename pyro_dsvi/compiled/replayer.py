@@ -7,7 +7,7 @@ replayed, checked again from time to time, as long as all that it was made for h
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from pyro_dsvi.compiled.compare import difference, is_baked
 from pyro_dsvi.compiled.compilation import Compilation
 from pyro_dsvi.compiled.lower import Say
 from pyro_dsvi.compiled.outcome import Outcome
+from pyro_dsvi.compiled.randomness import RandomState
 from pyro_dsvi.compiled.recording import Recording, plain, record
 from pyro_dsvi.compiled.verify import disagreement
 from pyro_dsvi.compiled.watch import Watch
@@ -33,9 +34,15 @@ class Executable(Protocol):
 
     Attributes:
         state: the tensors that it writes in place.
+        whole: whether nothing is left for the owner to do.
     """
 
     state: Sequence[Tensor]
+    whole: bool
+
+    def keep(self) -> Callable[[], None]:
+        """Note what state is no tensor; gives a function that puts it back."""
+        ...
 
     def holds(self) -> bool:
         """Whether the tensors it was made for are still in place."""
@@ -152,7 +159,7 @@ class Replayer:
         pair = call.key[:2]
         if pair not in self._met:
             self._met.add(pair)
-            return self._plainly(call)
+            return self._finished(self._plainly(call))
         if entry is None:
             entry = self._new_entry(call)
             if entry is None:
@@ -163,7 +170,9 @@ class Replayer:
 
     def _plainly(self, call: Call) -> Outcome:
         _, args, kwargs = call.fresh()
-        outcome = plain(lambda: self.owner.assemble(*call.key[:2], args, kwargs))
+        return plain(lambda: self.owner.assemble(*call.key[:2], args, kwargs))
+
+    def _finished(self, outcome: Outcome) -> Outcome:
         self.owner.finish(outcome)
         return outcome
 
@@ -213,7 +222,9 @@ class Replayer:
         return outcome
 
     def _build(self, call: Call, entry: _Entry, recording: Recording) -> None:
+        random = RandomState.now()
         entry.executable = self.owner.build(recording)
+        random.restore()  # whatever a compiler draws to try its kernels
         entry.next_check = entry.steps
         self.made += 1
 
@@ -233,13 +244,14 @@ class Replayer:
         again = entry.verified
 
         def program() -> list[Tensor]:
-            outcomes.append(self._again(call, entry) if again else self._plainly(call))
-            return _tensors(outcomes[0])
+            outcome = self._again(call, entry) if again else self._plainly(call)
+            outcomes.append(self._finished(outcome) if executable.whole else outcome)
+            return _tensors(outcome)
 
         def replay() -> list[Tensor]:
             return _tensors(executable(call.tensors))
 
-        found, _ = disagreement(program, replay, executable.state)
+        found = disagreement(program, replay, executable.state, executable.keep)
         if found is not None and call.key[:2] not in self.refused:
             since = f" after {entry.steps} steps" if again else ""
             self._refuse(call.key[:2], f"{found}{since}")
@@ -247,7 +259,7 @@ class Replayer:
         entry.next_check = self.compilation.first_check
         while entry.next_check <= entry.steps:
             entry.next_check *= 10
-        return outcomes[0]
+        return outcomes[0] if executable.whole else self._finished(outcomes[0])
 
     def _again(self, call: Call, entry: _Entry) -> Outcome:
         """Take a step as a recording, to see whether it is still the same."""
@@ -258,7 +270,6 @@ class Replayer:
         recording, outcome = record(
             lambda: self.owner.assemble(model, guide, args, kwargs), aliases
         )
-        self.owner.finish(outcome)
         changed = [*recording.objections, *self._side_effects(entry)]
         changed += [d for d in [difference(first, recording)] if d is not None]
         if changed:

@@ -18,41 +18,46 @@ def disagreement(
     program: Callable[[], Sequence[Tensor]],
     replay: Callable[[], Sequence[Tensor]],
     state: Sequence[Tensor],
-) -> tuple[str | None, Sequence[Tensor]]:
+    keep: Callable[[], Callable[[], None]],
+) -> str | None:
     """Take the program's step, and compare the replay with it.
 
     Args:
         program: takes the step; its result and its effects stay.
         replay: does the same by replay; its effects are undone.
         state: the tensors that either of them writes in place.
+        keep: notes other state, and gives a function that puts it back.
 
     Returns:
-        How they disagree, in words, or None; and the program's result.
+        How they disagree, in words, or None.
     """
-    random, before = RandomState.now(), _copy(state)
+    random, before, put_back = RandomState.now(), _copy(state), keep()
     result = program()
-    random_after, after = RandomState.now(), _copy(state)
+    random_after, after, put_after = RandomState.now(), _copy(state), keep()
     random.restore()
     _put(state, before)
+    put_back()
     try:
         replayed = replay()
         stream = RandomState.now()
         states = _copy(state)
     except Exception as error:  # the replay is on trial
         first_line = (str(error).splitlines() or [""])[0]
-        return f"the replay raised {type(error).__name__}: {first_line}", result
+        return f"the replay raised {type(error).__name__}: {first_line}"
     finally:
         random_after.restore()
         _put(state, after)
+        put_after()
     if not stream.same(random_after):
-        return "the replay draws other random numbers than the program", result
+        return "the replay draws other random numbers than the program"
+    result = result[: len(replayed)]
     what = ["the loss", *["a gradient"] * (len(result) - 1), *["a tensor of the state"] * len(after)]
-    around = max((_size(x) for x in result), default=0.0)
+    around = max(map(_size, result), default=0.0)
     for name, ours, theirs in zip(what, [*replayed, *states], [*result, *after], strict=True):
         if not close(ours, theirs, around):
             shown = f" ({ours.item():.6g}, not {theirs.item():.6g})" if ours.numel() == 1 else ""
-            return f"{name} of the replay is not that of the program{shown}", result
-    return None, result
+            return f"{name} of the replay is not that of the program{shown}"
+    return None
 
 
 def close(ours: Tensor, theirs: Tensor, around: float = 0.0) -> bool:
