@@ -36,27 +36,23 @@ class Flat:
         self.update = update
         self._groups = [optimizer.param_groups[0] for optimizer in optimizers]
         self._states = [o.state[p] for o, p in zip(optimizers, parameters, strict=True)]
-        self._optimizers = optimizers
         self.vector = _joined(p.detach() for p in parameters)
         self.state = [_joined(s[name] for s in self._states) for name in update.state]
         for p, view in zip(parameters, self._views(self.vector), strict=True):
             p.data = view
             p.grad = None
-        kept: list[tuple[dict[str, Any], str, Tensor]] = []
         for name, vector in zip(update.state, self.state, strict=True):
             for state, view in zip(self._states, self._views(vector), strict=True):
                 state[name] = view
-                kept.append((state, name, view))
-        self.steps = self._counted(kept)
-        own = [self.steps] if any(name == "step" for _, name, _ in kept) else []
-        self.tracked = [self.vector, *self.state, *own]
-        self._kept = kept
-        self._settings = [dict(group) for group in self._groups]
-        self._pointers = [(p, p.data_ptr()) for p in parameters]
-        self._rate = [0.0]
-        self.rates = torch.zeros(1, dtype=torch.float64)
+        self.tracked = [self.vector, *self.state]
+        self.steps = self._counted()
+        self._known = [
+            (p, o, o.state, dict(group))
+            for p, o, group in zip(parameters, optimizers, self._groups, strict=True)
+        ]
+        self._rates: dict[int, tuple[list[float], Tensor]] = {}
 
-    def _counted(self, kept: list[tuple[dict[str, Any], str, Tensor]]) -> Tensor:
+    def _counted(self) -> Tensor:
         """The step counts in one tensor: those of the optimizers, where these are tensors."""
         counts = [state.get("step", 0) for state in self._states]
         if not isinstance(counts[0], Tensor):
@@ -64,7 +60,7 @@ class Flat:
         steps = torch.stack([count.detach().clone() for count in counts])
         for state, view in zip(self._states, steps.unbind(), strict=True):
             state["step"] = view
-            kept.append((state, "step", view))
+        self.tracked.append(steps)
         return steps
 
     def _views(self, vector: Tensor) -> Iterable[Tensor]:
@@ -79,24 +75,23 @@ class Flat:
         return list(zip(ends[:-1], ends[1:], strict=True))
 
     def holds(self) -> bool:
-        """Whether parameters, state and settings are still what they were, learning rates apart."""
-        for p, pointer in self._pointers:
-            if p.data_ptr() != pointer or p.grad is not None:
+        """Whether state and settings are still what they were, learning rates apart."""
+        for p, optimizer, state, settings in self._known:
+            if p.grad is not None or optimizer.state is not state:
                 return False
-        for state, name, view in self._kept:
-            if state.get(name) is not view:
-                return False
-        for group, settings in zip(self._groups, self._settings, strict=True):
+            group = optimizer.param_groups[0]
             if group != settings and not _same_but_rate(group, settings):
                 return False
-        return True
+        rate = self._groups[0]["lr"]
+        return all(group["lr"] == rate for group in self._groups)
 
     def advance(self, steps: int) -> Tensor:
         """Learning rates of the next steps, shape ``[steps]``; the optimizers move past them."""
         rate, decay = self._groups[0]["lr"], self.update.decay
         rates = [rate := rate * decay for _ in range(steps)] if decay != 1 else [rate] * steps
-        if rates != self._rate:
-            self._rate, self.rates = rates, torch.tensor(rates, dtype=torch.float64)
+        known = self._rates.get(steps)
+        if known is None or known[0] != rates:
+            known = self._rates[steps] = rates, torch.tensor(rates, dtype=torch.float64)
         if decay != 1:
             for group in self._groups:
                 group["lr"] = rates[-1]
@@ -104,7 +99,7 @@ class Flat:
             self.steps.fill_(self._states[0]["step"])
             for state in self._states:
                 state["step"] += steps
-        return self.rates
+        return known[1]
 
     def keep(self) -> Callable[[], None]:
         """Note what of the optimizers is no tensor; gives a function that puts it back."""

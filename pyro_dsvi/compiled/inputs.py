@@ -18,16 +18,22 @@ class Inputs:
     Args:
         slots: what the placeholders stand for.
         parameters: the unconstrained parameters that the programs named.
+        checked: further tensors that must stay what they are.
     """
 
-    def __init__(self, slots: Sequence[Slot], parameters: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        parameters: Mapping[str, Tensor],
+        checked: Sequence[Tensor] = (),
+    ) -> None:
         self.tensors = [slot.tensor.detach() for slot in slots]
         self._arguments = [(i, s.argument) for i, s in enumerate(slots) if s.argument is not None]
-        fixed = {id(s.tensor): s.tensor for s in slots if s.argument is None}
-        fixed.update({id(p): p for p in parameters.values()})
+        fixed = {id(s.tensor): s.tensor for s in slots if s.argument is None and not s.baked}
+        fixed.update({id(p): p for p in (*parameters.values(), *checked)})
         self._fixed = [(t, t.data_ptr(), t.requires_grad, t.dtype, t.shape) for t in fixed.values()]
-        self._store: dict[str, Tensor] = vars(pyro.get_param_store())["_params"]
-        self._named = [(n, p) for n, p in parameters.items() if self._store.get(n) is p]
+        store = vars(pyro.get_param_store())["_params"]
+        self._named = [(n, p) for n, p in parameters.items() if store.get(n) is p]
 
     def hold(self) -> bool:
         """Whether all tensors are still what they were when the graph was recorded."""
@@ -39,11 +45,11 @@ class Inputs:
                 or tensor.shape != shape
             ):
                 return False
-        get = self._store.get
+        get = vars(pyro.get_param_store())["_params"].get
         for name, parameter in self._named:
             if get(name) is not parameter:
                 return False
-        return vars(pyro.get_param_store())["_params"] is self._store
+        return True
 
     def given(self, arguments: Sequence[Tensor]) -> list[Tensor]:
         """The inputs, with a step's tensor arguments in their places."""

@@ -10,8 +10,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -44,12 +42,12 @@ def lower(
         A function of the inputs, to be called without gradients, that returns the outputs.
     """
     for rewrite in compilation.passes:
-        graph = rewrite(graph)
+        graph = rewrite(_copy(graph))
     if not _is_to_be_compiled(compilation, sites, say):
         return graph.forward
     try:
         with _progress(len(graph.graph.nodes)):
-            return _inductor(graph, inputs)
+            return _inductor(graph, inputs, in_cpp=compilation.backend == "cpp")
     except Exception as error:  # whatever a compiler may raise; the recorded graph is right as it is
         first_line = (str(error).splitlines() or [""])[0]
         say(
@@ -61,13 +59,19 @@ def lower(
         return graph.forward
 
 
+def _copy(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    copy = torch.fx.Graph()
+    copy.output(copy.graph_copy(graph.graph, {}))
+    return torch.fx.GraphModule(graph, copy)
+
+
 def _is_to_be_compiled(compilation: Compilation, sites: int, say: Say) -> bool:
     if compilation.backend == "recorded":
         return False
     if sites <= compilation.max_sites:
         return True
     seconds = round(sites * _SECONDS_A_SITE)
-    if compilation.backend == "inductor":
+    if compilation.backend != "auto":
         say(NotCompiledWarning, f"compiling a step of {sites} sites takes about {seconds} s")
         return True
     say(
@@ -78,12 +82,15 @@ def _is_to_be_compiled(compilation: Compilation, sites: int, say: Say) -> bool:
     return False
 
 
-def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
+def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], in_cpp: bool) -> Run:
     import torch._inductor
 
+    # Sizes are checked before a replay, where it is cheaper.
+    options = {"fallback_random": True, "size_asserts": False, "alignment_asserts": False}
+    options["cpp_wrapper"] = in_cpp
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        return torch._inductor.compile(graph, list(inputs), options={"fallback_random": True})
+        return torch._inductor.compile(graph, list(inputs), options=options)
 
 
 @contextmanager
@@ -104,8 +111,3 @@ def _progress(operations: int) -> Iterator[None]:
         timer.cancel()
         if spoken.is_set():
             print(f"pyro_dsvi: compiled in {time.monotonic() - start:.1f} s", file=sys.stderr)
-
-
-def without_grad(tensors: Sequence[Tensor]) -> list[Any]:
-    """The same tensors, sharing memory, as a graph's inputs."""
-    return [tensor.detach() for tensor in tensors]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_dsvi.compiled.draws import functional_draws
 from pyro_dsvi.compiled.outcome import Outcome
 from pyro_dsvi.compiled.randomness import drawn_outside, outside_torch
 from pyro_dsvi.compiled.witness import Witness
@@ -23,9 +24,9 @@ from pyro_dsvi.graph.surrogate import Assembled
 from pyro_dsvi.passes.freeze import leaves_behind
 
 Assemble = Callable[[], Assembled]
-_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
-_COPIES_OF_CONSTANTS = (
-    torch.ops.aten.lift_fresh_copy.default,
+_ALIASES = (
+    torch.ops.aten.detach.default,
+    torch.ops.aten.alias.default,
     torch.ops.aten.lift_fresh.default,
 )
 
@@ -36,10 +37,12 @@ class Slot(NamedTuple):
     Attributes:
         tensor: the tensor itself, by reference; for an argument that of the recorded step.
         argument: which of the step's tensor arguments it is, or None.
+        baked: whether the program made it from Python's numbers; nobody else knows it then.
     """
 
     tensor: Tensor
     argument: int | None = None
+    baked: bool = False
 
 
 @dataclass(eq=False)
@@ -151,7 +154,7 @@ def _lifted(
     _own_outputs(graph, outcome)
     _drop_aliases(graph)
     graph.eliminate_dead_code()
-    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    module = functional_draws(torch.fx.GraphModule(torch.nn.Module(), graph))
     storages = {tensor.untyped_storage()._cdata: tensor for tensor, _ in witness.written}
     written = [s.tensor for s in slots if s.tensor.untyped_storage()._cdata in storages]
     kept = [gradient is not None for gradient in outcome.gradients]
@@ -193,8 +196,3 @@ def _drop_aliases(graph: torch.fx.Graph) -> None:
         if node.op == "call_function" and node.target in _ALIASES:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
-
-
-def is_copy_of_constant(node: torch.fx.Node) -> bool:
-    """Whether a node only copies a tensor that the program made from Python numbers."""
-    return node.op == "call_function" and node.target in _COPIES_OF_CONSTANTS

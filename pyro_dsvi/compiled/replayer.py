@@ -82,6 +82,13 @@ class _Entry:
     steps: int = 0
     next_check: int = 0
 
+    def useful(self) -> bool:
+        """Whether it has been replayed."""
+        return self.verified and self.steps > _FEW
+
+
+_FEW = 5  # steps that a recording has to last
+
 
 class Replayer:
     """Takes an owner's steps by replay where that is right.
@@ -178,7 +185,14 @@ class Replayer:
 
     def _new_entry(self, call: Call) -> _Entry | None:
         entries = self.entries.setdefault(call.key, [])
-        entries[:] = [e for e in entries if e.executable is None or e.executable.holds()]
+        changes = [c for e in entries if not e.useful() and (c := e.watch.change()) is not None]
+        if len(changes) > 2:
+            self._refuse(
+                call.key[:2],
+                f"{changes[0]} changes from step to step; keep such a value in a tensor, and "
+                "change the tensor's content",
+            )
+            return None
         if self.made >= 4 * self.compilation.max_recordings:
             changed = next((c for e in entries if (c := e.watch.change())), "the arguments' shapes")
             self.say(
@@ -214,6 +228,10 @@ class Replayer:
             return outcome
         changed = difference(first, recording) or _stale(first, recording, entry.watch)
         if changed is None:
+            recording.slots = [
+                b._replace(baked=is_baked(a, b))
+                for a, b in zip(first.slots, recording.slots, strict=True)
+            ]
             self._build(call, entry, recording)
         elif entry.second_chance:  # something may have been set up in the first
             entry.second_chance = False

@@ -18,6 +18,7 @@ from pyro_dsvi.compiled.lower import Run, lower
 from pyro_dsvi.compiled.outcome import Outcome
 from pyro_dsvi.compiled.recording import Recording, plain
 from pyro_dsvi.compiled.replayer import Executable, Replayer
+from pyro_dsvi.compiled.together import update_together
 from pyro_dsvi.compiled.whole_step import WholeStep
 from pyro_dsvi.errors import InvalidArgument, NotCompiledWarning
 from pyro_dsvi.graph.surrogate import Assembled
@@ -111,6 +112,8 @@ class CompiledSVI(SVI):
 
     def finish(self, outcome: Outcome) -> None:
         """The optimizer's update, by itself."""
+        if outcome.replayed and update_together(outcome, self._optimizer_of):
+            return
         outcome.accumulate()
         parameters = set(outcome.parameters.values())
         self.optim(parameters)

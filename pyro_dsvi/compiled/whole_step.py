@@ -42,7 +42,7 @@ class WholeStep:
         self.flats = flats
         updated = {id(p) for flat in flats for p in flat.parameters}
         others = [slot for slot in recording.slots if id(slot.tensor) not in updated]
-        self._inputs = Inputs(others, recording.parameters)
+        self._inputs = Inputs(others, recording.parameters, recording.leaves)
         self.state: Sequence[Tensor] = [
             *recording.written,
             *(x for flat in flats for x in flat.tracked),
@@ -62,14 +62,13 @@ class WholeStep:
         return lambda: [put_back() for put_back in undo] and None
 
     def losses(self, arguments: Sequence[Tensor]) -> Tensor:
-        """Take the steps; the loss of each, shape ``[number]``."""
+        """Take the steps; the loss of each, shape ``[number]``, or a scalar for one step."""
         rates = [flat.advance(self.number) for flat in self.flats]
         with torch.no_grad():
-            (losses,) = self._run(*rates, *self._fixed, *self._inputs.given(arguments))
-        return losses
+            return self._run(*rates, *self._fixed, *self._inputs.given(arguments))[0]
 
     def __call__(self, arguments: Sequence[Tensor]) -> Outcome:
-        return Outcome(self.losses(arguments)[-1], replayed=True)
+        return Outcome(self.losses(arguments), replayed=True)
 
 
 def _graph(recording: Recording, flats: Sequence[Flat], number: int) -> torch.fx.GraphModule:
@@ -109,7 +108,7 @@ def _graph(recording: Recording, flats: Sequence[Flat], number: int) -> torch.fx
     for before, after in zip(held, values, strict=True):
         for old, new in zip(before, after, strict=True):
             torch.ops.aten.copy_.default(old, new)
-    graph.output((torch.stack(losses).node,))
+    graph.output(((torch.stack(losses) if number > 1 else losses[0]).node,))
     graph.eliminate_dead_code()
     return torch.fx.GraphModule(torch.nn.Module(), graph)
 
