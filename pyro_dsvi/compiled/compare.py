@@ -24,7 +24,7 @@ def difference(first: Recording, second: Recording) -> str | None:
     index_of_other = {node: i for i, node in enumerate(other)}
     inputs = iter(zip(first.slots, second.slots, strict=False))
     for a, b in zip(mine, other, strict=False):
-        if a.op != b.op or a.target != b.target and a.op == "call_function":
+        if a.op != b.op or (a.target != b.target and a.op == "call_function"):
             return (
                 f"the program takes another path from one step to the next: `{_name(b)}` where "
                 f"`{_name(a)}` was, {_place(b, a)}"

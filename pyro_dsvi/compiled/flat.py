@@ -135,8 +135,7 @@ def flatten(parameters: Sequence[Tensor], optimizer_of: Callable[[Tensor], Any])
         rate, count = optimizer.param_groups[0]["lr"], float(state.get("step", 0))
         groups.setdefault((update, float(rate), count, p.dtype, p.device), []).append(p)
     return [
-        Flat(members, [optimizer_of(p) for p in members], key[0])
-        for key, members in groups.items()
+        Flat(members, [optimizer_of(p) for p in members], key[0]) for key, members in groups.items()
     ]
 
 

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -48,7 +49,9 @@ def lower(
     try:
         with _progress(len(graph.graph.nodes)):
             return _inductor(graph, inputs, in_cpp=compilation.backend == "cpp")
-    except Exception as error:  # whatever a compiler may raise; the recorded graph is right as it is
+    except (
+        Exception
+    ) as error:  # whatever a compiler may raise; the recorded graph is right as it is
         first_line = (str(error).splitlines() or [""])[0]
         say(
             NotCompiledWarning,

@@ -51,7 +51,11 @@ def disagreement(
     if not stream.same(random_after):
         return "the replay draws other random numbers than the program"
     result = result[: len(replayed)]
-    what = ["the loss", *["a gradient"] * (len(result) - 1), *["a tensor of the state"] * len(after)]
+    what = [
+        "the loss",
+        *["a gradient"] * (len(result) - 1),
+        *["a tensor of the state"] * len(after),
+    ]
     around = max(map(_size, result), default=0.0)
     for name, ours, theirs in zip(what, [*replayed, *states], [*result, *after], strict=True):
         if not close(ours, theirs, around):

@@ -189,7 +189,7 @@ def _of_module(name: str, x: nn.Module) -> Iterator[_Part]:
 
 
 def _of_object(name: str, x: Any) -> Iterator[_Part]:
-    if _outside(type(x).__module__):
+    if is_library(type(x).__module__):
         # Of a library's objects only those that wrap a program are looked into.
         if hasattr(x, "msngr") or hasattr(x, "__wrapped__"):
             for key, value in vars(x).items():
@@ -209,7 +209,9 @@ def _methods(name: str, x: Any) -> Iterator[_Part]:
         if _outside(kind.__module__):
             continue
         for key, value in vars(kind).items():
-            if inspect.isfunction(value) or (isinstance(value, _PLAIN) and not key.startswith("__")):
+            if inspect.isfunction(value) or (
+                isinstance(value, _PLAIN) and not key.startswith("__")
+            ):
                 yield f"{name}.{key}", vars(kind).__getitem__, key, value
 
 

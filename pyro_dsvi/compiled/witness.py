@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyro_dsvi.compiled.indexing import by_tensor
 from pyro_dsvi.compiled.places import caller_of_torch, place, users_frame
 
 _LEAVES_TORCH = frozenset(
@@ -20,7 +21,14 @@ _LEAVES_TORCH = frozenset(
 )
 # A value is read here to be checked, and nothing but an error comes of it.
 _CHECKS = frozenset(
-    ["_validate_sample", "__init__", "check", "warn_if_nan", "warn_if_inf", "_validate_log_prob_arg"]
+    [
+        "_validate_sample",
+        "__init__",
+        "check",
+        "warn_if_nan",
+        "warn_if_inf",
+        "_validate_log_prob_arg",
+    ]
 )
 # Here torch reads a value in C++ to check an index, with the number of classes given.
 _CHECKED_IN_C = ("torch.distributions.one_hot_categorical",)
@@ -153,7 +161,7 @@ def _annotate(site: str | None) -> None:
 
 
 class _Outgoing(TorchFunctionMode):
-    """Sees tensors leave torch as arrays, lists or text."""
+    """Sees tensors leave torch as arrays, lists or text, and keeps an index from doing so."""
 
     def __init__(self, witness: Witness) -> None:
         super().__init__()
@@ -161,6 +169,12 @@ class _Outgoing(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, "__name__", "")
+        if func is Tensor.__getitem__:
+            apart = by_tensor(*args)
+            if apart is not None:
+                selecting, rest, dim = apart
+                selected = func(args[0], selecting).squeeze(dim)
+                return func(selected, rest) if rest else selected
         if name in _LEAVES_TORCH:
             self.witness.read(f"a tensor leaves torch by `{name}`")
         return func(*args, **(kwargs or {}))

@@ -40,7 +40,7 @@ def fit(
     build: Callable[[], Pair],
     loss: dsvi.Objective,
     *,
-    steps: int = 24,
+    steps: int = 20,
     whole: bool = False,
     optim: Callable[[], Any] = adam,
 ) -> Fit:
