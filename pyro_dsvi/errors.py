@@ -46,6 +46,10 @@ class LoopedParticlesWarning(DSVIWarning):
     """The program does not broadcast over particles, which are drawn in a loop instead."""
 
 
+class NotCompiledWarning(DSVIWarning):
+    """A step is not compiled, or not wholly; it is right all the same, but slower."""
+
+
 class BiasedEstimatorWarning(DSVIWarning):
     """An estimator in use is biased."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_dsvi.baselines import Keeper
 from pyro_dsvi.bounds import Bound
+from pyro_dsvi.compiled import Compilation, CompiledGradients, Outcome
 from pyro_dsvi.errors import (
     BiasedEstimatorWarning,
     DSVIWarning,
@@ -56,7 +57,8 @@ class Objective(ELBO, torch.nn.Module):
             landing, double reparameterisation), at the price of a second run of the guide.
         analytic_kl: put closed forms in the place of sampled log densities where they are exact;
             additive bounds only.
-        compiled: reserved; must be False.
+        compiled: whether loss and gradients are recorded once as a graph, compiled and replayed
+            where that is right; a ``Compilation`` for settings.
         default: what a site gets that nobody spoke for: a function of the guide's distribution and
             the number of particles.
 
@@ -90,7 +92,7 @@ class Objective(ELBO, torch.nn.Module):
         estimators: Mapping[str, Estimator] | None = None,
         frozen: bool = False,
         analytic_kl: bool = False,
-        compiled: bool = False,
+        compiled: bool | Compilation = False,
         default: Default = per_site,
     ) -> None:
         torch.nn.Module.__init__(self)
@@ -104,6 +106,7 @@ class Objective(ELBO, torch.nn.Module):
         self.strategy = Strategy(
             default, dict(estimators or {}), num_particles, frozen, bound.additive
         )
+        self.compilation = Compilation() if compiled is True else compiled or None
         self.baselines = Keeper()
         for name, estimator in self.strategy.by_name.items():
             self.baselines.keep(name, estimator.learner)
@@ -115,6 +118,7 @@ class Objective(ELBO, torch.nn.Module):
         self._follow = True
         self._names_checked = False
         self._said: set[str] = set()
+        self._compiled: CompiledGradients | None = None
 
     def _check_arguments(self, bound, num_particles, frozen, analytic_kl, compiled) -> None:
         name = type(self).__name__
@@ -139,8 +143,10 @@ class Objective(ELBO, torch.nn.Module):
                 f"{name}: analytic_kl needs an additive bound, got {type(bound).__name__}; "
                 "use dsvi.bounds.Evidence()"
             )
-        if compiled:
-            raise InvalidArgument(f"{name}: compiled=True is not offered yet; use compiled=False")
+        if not isinstance(compiled, (bool, Compilation)):
+            raise InvalidArgument(
+                f"{name}: compiled must be True, False or a dsvi.Compilation, got {compiled!r}"
+            )
 
     # -- the interface of pyro.infer.ELBO ------------------------------------------------------
 
@@ -157,16 +163,37 @@ class Objective(ELBO, torch.nn.Module):
 
         The loss of trained baselines is part of its gradient, not of its value.
         """
+        outcome = self._replay(model, guide, args, kwargs)
+        if outcome is not None:
+            return outcome.differentiable()
         assembled, _ = self._step(model, guide, args, kwargs)
         surrogate = assembled.surrogate
         return -assembled.value.detach() - (surrogate - surrogate.detach())
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate of the negative bound in nats; adds its gradient to the parameters'."""
+        outcome = self._replay(model, guide, args, kwargs)
+        if outcome is not None:
+            outcome.accumulate()
+            return _negative(-outcome.loss)
         assembled, _ = self._step(model, guide, args, kwargs)
         if assembled.surrogate.requires_grad:
             (-assembled.surrogate).backward()
         return _negative(assembled.value)
+
+    def assemble(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Assembled:
+        """The bound's estimate and the surrogate that carries its gradient."""
+        return self._step(model, guide, args, kwargs)[0]
+
+    def _replay(self, model, guide, args, kwargs) -> Outcome | None:
+        """The step by replay, or None where it has to be an ordinary one."""
+        if self.compilation is None:
+            return None
+        if self._compiled is None:
+            self._compiled = CompiledGradients(self.assemble, self.compilation, self._say_once)
+        return self._compiled.step(model, guide, args, kwargs)
 
     def _get_trace(self, model, guide, args, kwargs):
         raise NotImplementedError("dsvi objectives read the programs by passes of their own")
@@ -313,7 +340,7 @@ class Objective(ELBO, torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.update(_known=None, _plates=None, _choices={}, _follow=True)
+        state.update(_known=None, _plates=None, _choices={}, _follow=True, _compiled=None)
         return state
 
 

@@ -141,10 +141,10 @@ def test_closed_forms_under_a_bound_that_is_not_additive(make):
     says(error, "analytic_kl", "additive", "dsvi.bounds.Evidence()")
 
 
-def test_compiled_is_not_offered_yet():
+def test_compiled_must_be_a_bool_or_settings():
     with pytest.raises(errors.InvalidArgument) as error:
-        dsvi.MixedELBO(compiled=True)
-    says(error, "compiled", "compiled=False")
+        dsvi.MixedELBO(compiled="yes")
+    says(error, "compiled", "'yes'", "dsvi.Compilation")
 
 
 @pytest.mark.parametrize("frozen", ["some", {"z": True}, None])

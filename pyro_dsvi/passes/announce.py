@@ -15,10 +15,11 @@ def announce(module: torch.nn.Module) -> None:
     if not am_i_wrapped():
         return
     for name, parameter in module.named_parameters():
-        _send(name, parameter)
+        send(name, parameter)
 
 
-def _send(name: str, parameter: torch.nn.Parameter) -> None:
+def send(name: str, parameter: torch.Tensor) -> None:
+    """Send the ``param`` message of one parameter."""
     value: Any = parameter.detach()  # the message's own, so that nothing is left on the parameter
     value.unconstrained = lambda: parameter
     effectful(lambda *_, **__: value, type="param")(name, name=name)

@@ -1,0 +1,84 @@
+"""What distinguishes one call of a step from another: its signature.
+
+Tensors count by shape, strides, dtype, device and whether they require a gradient; numbers and
+strings by value; other objects by identity.  What torch assumes by default counts too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+_PLAIN = (bool, int, str, bytes, complex, type(None), torch.dtype, torch.device, torch.Size)
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """Programs and arguments of one step.
+
+    Attributes:
+        key: the signature, hashable.
+        tensors: the tensor arguments, detached.
+        others: the arguments that are compared by identity, and looked into.
+        leaves: all arguments, flat.
+        spec: how they are nested.
+    """
+
+    key: tuple[Any, ...]
+    tensors: list[Tensor]
+    others: list[Any]
+    leaves: list[Any]
+    spec: Any
+
+    @classmethod
+    def of(
+        cls, model: Any, guide: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> "Call | str":
+        """The call's signature; or why it has none."""
+        ambient = torch.get_default_dtype(), torch.is_autocast_enabled(), _modes()
+        if not args and not kwargs:
+            return cls((model, guide, *ambient), [], [], [], None)
+        leaves, spec = tree_flatten((args, dict(kwargs)))
+        parts: list[Any] = [spec if len(leaves) != len(args) or kwargs else len(args)]
+        tensors, others = [], []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                if leaf.requires_grad and leaf.is_leaf:
+                    parts.append(id(leaf))
+                    others.append(leaf)
+                    continue
+                if leaf.requires_grad:
+                    return "an argument carries a gradient to something outside the step"
+                if type(leaf) is not Tensor and type(leaf) is not torch.nn.Parameter:
+                    return f"an argument is a {type(leaf).__name__}"
+                if leaf.layout is not torch.strided:
+                    return "an argument is a sparse tensor"
+                parts += (leaf.shape, leaf.stride(), leaf.dtype, leaf.device)
+                tensors.append(leaf)
+            elif isinstance(leaf, float):
+                parts += (type(leaf), repr(leaf))
+            elif isinstance(leaf, _PLAIN):
+                parts += (type(leaf), leaf)
+            else:
+                parts.append(id(leaf))
+                others.append(leaf)
+        return cls((model, guide, *ambient, *parts), tensors, others, leaves, spec)
+
+    def fresh(self) -> tuple[list[Tensor], tuple[Any, ...], dict[str, Any]]:
+        """Tensor arguments that nothing else refers to, and all arguments with these in place."""
+        if self.spec is None:
+            return [], (), {}
+        aliases = [tensor.detach() for tensor in self.tensors]
+        mine = {id(tensor): alias for tensor, alias in zip(self.tensors, aliases, strict=True)}
+        leaves = [mine.get(id(leaf), leaf) for leaf in self.leaves]
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        return aliases, args, kwargs
+
+
+def _modes() -> Any:
+    if torch._C._len_torch_function_stack() == 0:
+        return 0
+    return str(torch.get_default_device()), torch._C._len_torch_function_stack()

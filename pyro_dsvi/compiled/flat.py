@@ -1,0 +1,152 @@
+"""Parameters and optimizer state that share their settings, as views of a few flat vectors.
+
+The parameters stay the user's own tensors and the optimizers keep their state: only the memory
+behind them moves, into one vector each, so that one update serves all.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_dsvi.compiled.updates import Update, update_of
+
+
+class Flat:
+    """Parameters under one update, in one vector.
+
+    Args:
+        parameters: the parameters, of one dtype and device.
+        optimizers: the torch optimizer of each.
+        update: what these do.
+
+    Attributes:
+        vector: the parameters, shape ``[n]``.
+        state: the optimizers' state, shape ``[n]`` each.
+        steps: the step counts, one for each parameter.
+        parameters: the parameters themselves.
+        tracked: those of the tensors that the optimizers know.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Tensor], optimizers: Sequence[Any], update: Update
+    ) -> None:
+        self.parameters = parameters
+        self.update = update
+        self._groups = [optimizer.param_groups[0] for optimizer in optimizers]
+        self._states = [o.state[p] for o, p in zip(optimizers, parameters, strict=True)]
+        self.vector = _joined(p.detach() for p in parameters)
+        self.state = [_joined(s[name] for s in self._states) for name in update.state]
+        for p, view in zip(parameters, self._views(self.vector), strict=True):
+            p.data = view
+            p.grad = None
+        for name, vector in zip(update.state, self.state, strict=True):
+            for state, view in zip(self._states, self._views(vector), strict=True):
+                state[name] = view
+        self.tracked = [self.vector, *self.state]
+        self.steps = self._counted()
+        self._known = [
+            (p, o, o.state, dict(group))
+            for p, o, group in zip(parameters, optimizers, self._groups, strict=True)
+        ]
+        self._rates: dict[int, tuple[list[float], Tensor]] = {}
+
+    def _counted(self) -> Tensor:
+        """The step counts in one tensor: those of the optimizers, where these are tensors."""
+        counts = [state.get("step", 0) for state in self._states]
+        if not isinstance(counts[0], Tensor):
+            return torch.tensor(counts, dtype=torch.float64)
+        steps = torch.stack([count.detach().clone() for count in counts])
+        for state, view in zip(self._states, steps.unbind(), strict=True):
+            state["step"] = view
+        self.tracked.append(steps)
+        return steps
+
+    def _views(self, vector: Tensor) -> Iterable[Tensor]:
+        sizes = [p.numel() for p in self.parameters]
+        pieces = vector.split(sizes)
+        return [v.view(p.shape) for v, p in zip(pieces, self.parameters, strict=True)]
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Where each parameter begins and ends in the vector."""
+        ends = torch.tensor([0, *(p.numel() for p in self.parameters)]).cumsum(0).tolist()
+        return list(zip(ends[:-1], ends[1:], strict=True))
+
+    def holds(self) -> bool:
+        """Whether state and settings are still what they were, learning rates apart."""
+        for p, optimizer, state, settings in self._known:
+            if p.grad is not None or optimizer.state is not state:
+                return False
+            group = optimizer.param_groups[0]
+            if group != settings and not _same_but_rate(group, settings):
+                return False
+        rate = self._groups[0]["lr"]
+        return all(group["lr"] == rate for group in self._groups)
+
+    def advance(self, steps: int) -> Tensor:
+        """Learning rates of the next steps, shape ``[steps]``; the optimizers move past them."""
+        rate, decay = self._groups[0]["lr"], self.update.decay
+        rates = [rate := rate * decay for _ in range(steps)] if decay != 1 else [rate] * steps
+        known = self._rates.get(steps)
+        if known is None or known[0] != rates:
+            known = self._rates[steps] = rates, torch.tensor(rates, dtype=torch.float64)
+        if decay != 1:
+            for group in self._groups:
+                group["lr"] = rates[-1]
+        if self._states and isinstance(self._states[0].get("step"), int):
+            self.steps.fill_(self._states[0]["step"])
+            for state in self._states:
+                state["step"] += steps
+        return known[1]
+
+    def keep(self) -> Callable[[], None]:
+        """Note what of the optimizers is no tensor; gives a function that puts it back."""
+        rates = [group["lr"] for group in self._groups]
+        counts = [state.get("step") for state in self._states]
+
+        def put_back() -> None:
+            for group, rate in zip(self._groups, rates, strict=True):
+                group["lr"] = rate
+            for state, count in zip(self._states, counts, strict=True):
+                if isinstance(count, int):
+                    state["step"] = count
+
+        return put_back
+
+
+def flatten(parameters: Sequence[Tensor], optimizer_of: Callable[[Tensor], Any]) -> list[Flat]:
+    """Parameters in as few vectors as their settings allow; none if some have no known update.
+
+    Args:
+        parameters: the parameters.
+        optimizer_of: gives the torch optimizer of a parameter, which has taken a step.
+    """
+    groups: dict[Any, list[Tensor]] = {}
+    for p in parameters:
+        optimizer = optimizer_of(p)
+        update = None if optimizer is None else update_of(optimizer)
+        if update is None or not p.is_contiguous() or not p.dtype.is_floating_point:
+            return []
+        state = optimizer.state[p]
+        if any(not isinstance(state.get(name), Tensor) for name in update.state):
+            return []
+        rate, count = optimizer.param_groups[0]["lr"], float(state.get("step", 0))
+        groups.setdefault((update, float(rate), count, p.dtype, p.device), []).append(p)
+    return [
+        Flat(members, [optimizer_of(p) for p in members], key[0]) for key, members in groups.items()
+    ]
+
+
+def _joined(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _same_but_rate(group: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether only the learning rate has changed, which is then noted."""
+    rate = group["lr"]
+    if isinstance(rate, (int, float)) and {**settings, "lr": rate} == group:
+        settings["lr"] = rate
+        return True
+    return False

@@ -1,0 +1,116 @@
+"""A recorded graph made ready to run: compiled by inductor, or replayed operation by operation.
+
+Inductor is asked to leave random draws to torch (``fallback_random``): the compiled step then draws
+what the eager step would have drawn from the same state of the generator.
+"""
+
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pyro_dsvi.compiled.compilation import Compilation
+from pyro_dsvi.errors import NotCompiledWarning
+
+Run = Callable[..., Sequence[Tensor]]
+Say = Callable[[type[Warning], str], None]
+_SECONDS_A_SITE = 0.5
+_PATIENCE = 2.0  # seconds without a word
+
+
+def lower(
+    graph: torch.fx.GraphModule,
+    inputs: Sequence[Tensor],
+    compilation: Compilation,
+    sites: int,
+    say: Say,
+) -> Run:
+    """Make a graph ready to run.
+
+    Args:
+        graph: the graph; it may write its inputs in place.
+        inputs: tensors like those that it will be run with, none of which requires a gradient.
+        compilation: the settings.
+        sites: sample sites in the graph.
+        say: gives a warning once.
+
+    Returns:
+        A function of the inputs, to be called without gradients, that returns the outputs.
+    """
+    for rewrite in compilation.passes:
+        graph = rewrite(_copy(graph))
+    if not _is_to_be_compiled(compilation, sites, say):
+        return graph.forward
+    try:
+        with _progress(len(graph.graph.nodes)):
+            return _inductor(graph, inputs, in_cpp=compilation.backend == "cpp")
+    except (
+        Exception
+    ) as error:  # whatever a compiler may raise; the recorded graph is right as it is
+        first_line = (str(error).splitlines() or [""])[0]
+        say(
+            NotCompiledWarning,
+            f"the recorded step is replayed uncompiled, since inductor raised "
+            f"{type(error).__name__}: {first_line}; pass "
+            "compiled=dsvi.Compilation(backend='recorded') to choose this",
+        )
+        return graph.forward
+
+
+def _copy(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    copy = torch.fx.Graph()
+    copy.output(copy.graph_copy(graph.graph, {}))
+    return torch.fx.GraphModule(graph, copy)
+
+
+def _is_to_be_compiled(compilation: Compilation, sites: int, say: Say) -> bool:
+    if compilation.backend == "recorded":
+        return False
+    if sites <= compilation.max_sites:
+        return True
+    seconds = round(sites * _SECONDS_A_SITE)
+    if compilation.backend != "auto":
+        say(NotCompiledWarning, f"compiling a step of {sites} sites takes about {seconds} s")
+        return True
+    say(
+        NotCompiledWarning,
+        f"the recorded step is replayed uncompiled, since compiling its {sites} sites would take "
+        f"about {seconds} s; pass compiled=dsvi.Compilation(backend='inductor') to compile it",
+    )
+    return False
+
+
+def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], in_cpp: bool) -> Run:
+    import torch._inductor
+
+    # Sizes are checked before a replay, where it is cheaper.
+    options = {"fallback_random": True, "size_asserts": False, "alignment_asserts": False}
+    options["cpp_wrapper"] = in_cpp
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return torch._inductor.compile(graph, list(inputs), options=options)
+
+
+@contextmanager
+def _progress(operations: int) -> Iterator[None]:
+    """Say on the terminal what takes so long, if it takes long."""
+    spoken = threading.Event()
+
+    def speak() -> None:
+        spoken.set()
+        print(f"pyro_dsvi: compiling a step of {operations} operations ...", file=sys.stderr)
+
+    timer, start = threading.Timer(_PATIENCE, speak), time.monotonic()
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if spoken.is_set():
+            print(f"pyro_dsvi: compiled in {time.monotonic() - start:.1f} s", file=sys.stderr)

@@ -1,0 +1,59 @@
+"""What a step yields: a loss, and the gradient at each parameter that it reached."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Outcome:
+    """Loss and gradients of one step.
+
+    Attributes:
+        loss: the negative bound in nats, a scalar without gradient.
+        leaves: the leaf tensors that the surrogate reaches.
+        gradients: the loss's gradient at each of them, or None.
+        parameters: the unconstrained parameters that the programs and baselines named.
+        replayed: whether no program was run for it.
+    """
+
+    loss: Tensor
+    leaves: Sequence[Tensor] = ()
+    gradients: Sequence[Tensor | None] = ()
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    replayed: bool = False
+
+    def accumulate(self) -> None:
+        """Add the gradients to those of the leaves, as ``backward`` does."""
+        for leaf, gradient in zip(self.leaves, self.gradients, strict=True):
+            if gradient is None:
+                continue
+            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+    def differentiable(self) -> Tensor:
+        """The loss as a scalar whose ``backward`` yields the gradients."""
+        pairs = [
+            (leaf, gradient)
+            for leaf, gradient in zip(self.leaves, self.gradients, strict=True)
+            if gradient is not None
+        ]
+        if not pairs:
+            return self.loss
+        leaves, gradients = zip(*pairs, strict=True)
+        return _Known.apply(self.loss, gradients, *leaves)  # pyright: ignore[reportReturnType]
+
+
+class _Known(torch.autograd.Function):
+    """A value whose gradients are known already."""
+
+    @staticmethod
+    def forward(ctx, loss, gradients, *leaves):
+        ctx.save_for_backward(*gradients)
+        return loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, outer):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, None, *(gradient * outer for gradient in ctx.saved_tensors)
