@@ -151,6 +151,21 @@ def independent_model():
     gauss("w", p("slope", 1.1), 0.0, obs=f64(0.1))
 
 
+def looser_model():
+    """The model's sites depend on each other and on one summed out, the guide's on nothing."""
+    with pyro.plate("data", 6):
+        kind = flip("kind", p("on", 0.3))
+        colour = flip("colour", p("mix", 0.8) * kind, infer=WHOLE)
+        z = gauss("z", colour + 0.5 * kind, 0.0)
+        gauss("x", p("slope", 1.1) * z, -0.2, obs=DATA)
+
+
+def looser_guide():
+    with pyro.plate("data", 6):
+        flip("kind", p("eta", 0.1 * DATA), infer=WHOLE)
+        gauss("z", p("m", 0.4 * DATA), p("s", -0.6))
+
+
 PROGRAMS = {
     "mixture": (mixture_model, mixture_guide),
     "minibatch": (minibatch_model, mixture_guide),
@@ -161,6 +176,7 @@ PROGRAMS = {
     "global": (global_model, global_guide),
     "masked": (masked_model, no_guide),
     "independent": (independent_model, no_guide),
+    "looser": (looser_model, looser_guide),
 }
 
 
@@ -202,6 +218,32 @@ def test_configured_as_a_whole():
     programs = config_enumerate(model), config_enumerate(guide)
     expected = answer(TraceEnum_ELBO(max_plate_nesting=1), *programs)
     assert_same(answer(dsvi.Objective(Evidence()), *programs), expected)
+
+
+def test_a_mask_on_the_distribution_is_a_mask_on_the_site():
+    """A summed site that is masked out weighs its values as before: they sum to one."""
+
+    def model(masked):
+        with pyro.plate("data", 6):
+            law = dist.Bernoulli(logits=p("on", 0.3))
+            z = sample("z", masked(law), infer=WHOLE)
+            with poutine.mask(mask=DATA > 0):
+                gauss("x", p("slope", 1.1) * z, -0.2, obs=DATA)
+
+    expected, actual = (
+        answer(dsvi.Objective(Evidence()), lambda f=f: model(f), no_guide)
+        for f in (lambda law: law, lambda law: law.mask(DATA > 0))
+    )
+    assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_particles_are_seen_to_go_side_by_side(name):
+    """The look whether a program broadcasts draws the summed sites, once for all its runs."""
+    model, guide = PROGRAMS[name]
+    objective = dsvi.Objective(Evidence(), num_particles=2)
+    objective.loss(model, guide)
+    assert objective._known[2] is not None
 
 
 # -- under every bound, beside sites that are scored -------------------------------------------
