@@ -6,7 +6,7 @@ their own, so that one step gives as many independent estimates of the gradient.
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -286,13 +286,14 @@ class Certified:
     Attributes:
         make: makes one for a site.
         fewest: the fewest particles it works with.
-        refuses: families, layouts and bounds that are refused, each with the site's name.
+        refuses: combinations of families, layouts and bounds that are refused, with the site's
+            name.
         biased: whether it is known to be biased; the certificate then has to say so.
     """
 
     make: Callable[[], Any]
     fewest: int = 1
-    refuses: frozenset[str] = field(default_factory=frozenset)
+    refuses: tuple[tuple[str, ...], ...] = ()
     biased: bool = False
 
 
