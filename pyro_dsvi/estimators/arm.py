@@ -26,7 +26,6 @@ from pyro_dsvi.estimators.categories import count_of, each_coordinate, not_categ
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
 from pyro_dsvi.estimators.law import sampling_law
 
-
 MOST = 32  # values of a coordinate: 496 swaps
 
 
