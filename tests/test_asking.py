@@ -248,6 +248,11 @@ def test_binomials_of_several_counts(name):
     refused(law, ESTIMATORS[name], f"'z': {name}: Binomial of more than one total_count")
 
 
+def test_too_many_swaps():
+    law = lambda: dist.Categorical(torch.full((33,), 1 / 33))  # noqa: E731
+    refused(law, dsvi.ARM(), "'z': ARM: on 33 values it asks for the credit at 528 others")
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_single_value(name):
     message = "no pair of laws" if name == "MeasureValued" else "Categorical of a single value"

@@ -42,6 +42,19 @@ def test_antithetic_partners(p):
     torch.testing.assert_close(joint.sum(0), p, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("p", LAWS[:4], ids=len)
+def test_draws_of_antithetic_partners(p):
+    """How often each pair comes, the first number being drawn by the law itself."""
+    size = 20_000
+    index = torch.multinomial(p, size, replacement=True)
+    partner = dsvi.DisARM().partner(p.log().expand(size, -1), index)
+    joint = table(hidden_noise.pairs(p), len(p))
+    for z, other in itertools.product(range(len(p)), repeat=2):
+        chance = float(joint[z, other])
+        share = float(((index == z) & (partner == other)).double().mean())
+        assert abs(share - chance) <= 4.5 * (chance * (1 - chance) / size) ** 0.5 + 1e-12
+
+
 @pytest.mark.parametrize("p", LAWS, ids=len)
 def test_the_point_behind_a_number(p):
     """Over all numbers it is uniform on the simplex, and it decides the number."""

@@ -16,7 +16,6 @@ References:
 """
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, ClassVar
 
 import torch
@@ -26,13 +25,16 @@ from pyro_dsvi.baselines import Counterfactual, Visit
 from pyro_dsvi.estimators.categories import count_of, each_coordinate, not_categorical
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
 
+MOST = 32  # values of a coordinate: 496 swaps
+
 
 @dataclass(frozen=True)
 class ARM(Estimator):
     """Augment, REINFORCE, merge: for Bernoulli, Categorical, OneHotCategorical and Binomial sites.
 
     It asks for the credit at C (C - 1) / 2 other values, however many coordinates there are: one
-    for bits, three for three categories.  :class:`DisARM` asks for one always.
+    for bits, three for three categories, and more than 32 are refused.  :class:`DisARM` asks for
+    one always.
 
     Example:
         >>> import pyro_dsvi as dsvi
@@ -46,7 +48,15 @@ class ARM(Estimator):
     passes_gradient: ClassVar[bool] = False
 
     def objection(self, q: Any) -> str | None:
-        return not_categorical(q) if count_of(q) is None else None
+        count = count_of(q)
+        if count is None:
+            return not_categorical(q)
+        if count <= MOST:
+            return None
+        return (
+            f"on {count} values it asks for the credit at {count * (count - 1) // 2} others, and "
+            f"more than {MOST} values are too many; use dsvi.estimators.DisARM() here"
+        )
 
     def noise(self, log_p: Tensor, index: Tensor) -> Tensor:
         r"""The Dirichlet draw behind a number, from its law given the number.
@@ -87,21 +97,24 @@ class ARM(Estimator):
         return Surrogate.sum((weight, torch.where(score > -torch.inf, score, 0.0)))
 
 
-def _pairs(count: int) -> list[tuple[int, int]]:
-    return list(combinations(range(count), 2))
+def _pairs(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All pairs i < j of C numbers."""
+    i, j = torch.triu_indices(count, count, offset=1, device=device)
+    return i, j
 
 
 def _swaps(count: int, device: torch.device) -> Tensor:
     """Each swap of two of C entries as a permutation, shape ``[A, C]``."""
-    table = torch.arange(count, device=device).repeat(len(_pairs(count)), 1)
-    for row, (i, j) in zip(table, _pairs(count), strict=True):
-        row[i], row[j] = j, i
+    i, j = _pairs(count, device)
+    rows = torch.arange(len(i), device=device)
+    table = torch.arange(count, device=device).repeat(len(i), 1)
+    table[rows, i], table[rows, j] = j, i
     return table
 
 
 def _numbers_of_pairs(count: int, device: torch.device) -> Tensor:
     """Where the credit of each swap stands, shape ``[C, C]``; that of no swap comes first."""
+    i, j = _pairs(count, device)
     table = torch.zeros(count, count, dtype=torch.long, device=device)
-    for number, (i, j) in enumerate(_pairs(count), start=1):
-        table[i, j] = table[j, i] = number
+    table[i, j] = table[j, i] = torch.arange(1, len(i) + 1, device=device)
     return table

@@ -53,14 +53,26 @@ class DisARM(Estimator):
     def objection(self, q: Any) -> str | None:
         return not_categorical(q) if count_of(q) is None else None
 
-    def partner(self, law: Tensor) -> Tensor:
-        """Draw from log probabilities ``[*elements, C]``, shape ``[*elements]``."""
-        return (law + gumbel(law)).argmax(-1)
+    def partner(self, log_p: Tensor, index: Tensor) -> Tensor:
+        """Draw the antithetic partner of a number.
+
+        Args:
+            log_p: log probabilities in nats, finite, shape ``[*elements, C]``.
+            index: the number drawn, shape ``[*elements]``.
+
+        Returns:
+            Numbers, shape ``[*elements]``.
+        """
+        if log_p.shape[-1] == 2:  # an antithetic bit differs where it can
+            odds = (log_p[..., 1] - log_p[..., 0]) * (1 - 2 * index)
+            return torch.where(torch.rand_like(odds) < odds.exp(), 1 - index, index)
+        law = law_of_partner(log_p.exp(), index)
+        return (law.log() + gumbel(law)).argmax(-1)
 
     def counterfactual(self, q: Any, value: Tensor) -> Counterfactual:
         categories = each_coordinate(q, value)
         index = categories.index(value)
-        partner = self.partner(law_of_partner(categories.finite.exp(), index).log())
+        partner = self.partner(categories.finite, index)
         return Counterfactual(categories.value(partner).unsqueeze(0), noise=(index, partner))
 
     def surrogate(self, visit: Visit) -> Surrogate:
@@ -68,21 +80,31 @@ class DisARM(Estimator):
         credit, other = categories.credits(visit)
         assert visit.counterfactual is not None  # as asked for
         index, partner = visit.counterfactual.noise
-        numbers = torch.arange(categories.count, device=index.device)
-        levels = _levels(categories.count)
-        parting = _height(index, partner, levels).clamp(min=1).unsqueeze(-1)
-        log_p, log_m = [], []
-        for one in (index.unsqueeze(-1), partner.unsqueeze(-1)):
-            branch = _height(one, numbers, levels) < parting
-            inside = torch.where(branch, categories.log_probs, -torch.inf)
-            log_m.append(inside.logsumexp(-1))
-            log_p.append(categories.log_probs.gather(-1, one).squeeze(-1))
-        where_they_part = log_m[0] - log_m[1]
+        half = torch.where(index == partner, 0.0, (credit - other) / 2)
+        log_p, log_m = _where_they_part(categories.log_probs, index, partner)
+        at_parting = log_m[0] - log_m[1]
+        rho = torch.sigmoid(at_parting.detach().abs())
+        if categories.count == 2:  # nothing comes after
+            return Surrogate.sum((half * rho, at_parting))
         thereafter = (log_p[0] - log_m[0]) - (log_p[1] - log_m[1])
-        half = (credit - other).expand(index.shape) / 2
-        half = torch.where(index == partner, 0.0, half)
-        rho = torch.sigmoid(where_they_part.detach().abs())
-        return Surrogate.sum((half * rho, where_they_part), (half, thereafter))
+        return Surrogate.sum((half * rho, at_parting), (half, thereafter))
+
+
+def _where_they_part(
+    log_probs: Tensor, index: Tensor, partner: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Log probabilities of both numbers, and log masses of their branches where the paths part."""
+    count = log_probs.shape[-1]
+    both = index.unsqueeze(-1), partner.unsqueeze(-1)
+    log_p = [log_probs.gather(-1, one).squeeze(-1) for one in both]
+    if count == 2:
+        return log_p, log_p
+    numbers = torch.arange(count, device=index.device)
+    levels = _levels(count)
+    parting = _height(*both, levels).clamp(min=1)
+    branches = (_height(one, numbers, levels) < parting for one in both)
+    log_m = [torch.where(inside, log_probs, -torch.inf).logsumexp(-1) for inside in branches]
+    return log_p, log_m
 
 
 def law_of_partner(p: Tensor, index: Tensor) -> Tensor:
@@ -102,7 +124,7 @@ def law_of_partner(p: Tensor, index: Tensor) -> Tensor:
     other = p.new_zeros(*p.shape[:-1], levels + 1).scatter_add(-1, height, p)
     own = other.cumsum(-1).clamp(min=torch.finfo(p.dtype).tiny)
     other, own = other[..., 1:], own[..., :-1]
-    stays = (1 - other / own).clamp(min=0)  # an antithetic bit differs where it can
+    stays = (1 - other / own).clamp(min=0)
     one = torch.ones_like(p[..., :1])
     from_top = torch.cat([one, stays.flip(-1)], -1).cumprod(-1).flip(-1)
     leaves = torch.cat([one, 1 / torch.maximum(other, own)], -1)

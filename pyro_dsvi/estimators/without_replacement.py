@@ -122,8 +122,7 @@ def unordered_set(categories: Categories, numbers: Tensor, credits: Tensor) -> S
     p = score.detach().exp()
     # What cannot be drawn is of no weight, however bad it would have been.
     credit = torch.where(p > 0, credits.movedim(0, -1), 0.0)
-    itself = torch.eye(p.shape[-1], dtype=torch.bool, device=p.device)
-    baseline = (torch.where(itself, 1.0, two) * (p * credit).unsqueeze(-2)).sum(-1)
+    baseline = (two * (p * credit).unsqueeze(-2)).sum(-1)
     return Surrogate.sum((p * one * (credit - baseline), score))
 
 
@@ -140,7 +139,7 @@ def leave_out(log_p: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         :math:`R(S, s)`, shape ``[*batch, k]``, and :math:`R^{D \setminus s}(S, s')`, shape
-        ``[*batch, k, k]``, whose diagonal means nothing.
+        ``[*batch, k, k]``, with ones on the diagonal.
     """
     k = numbers.shape[-1]
     own = log_p.gather(-1, numbers)
