@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import credit, pathwise
+from benchmarks import credit, pathwise, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -13,6 +13,7 @@ from benchmarks.report import Report, Settings, save, text
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     credit.NAME: credit.run,
     pathwise.NAME: pathwise.run,
+    variance.NAME: variance.run,
 }
 
 
