@@ -7,7 +7,7 @@ across a sampled site.  Any bound goes with any estimator at any site.
 from pyro_dsvi import baselines, bounds, errors, estimators
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.errors import DSVIError, DSVIWarning
-from pyro_dsvi.estimators import Pathwise, ScoreFunction
+from pyro_dsvi.estimators import REBAR, RELAX, Delta, Pathwise, ScoreFunction, Taylor
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
     IWAE,
@@ -24,11 +24,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IWAE",
+    "REBAR",
+    "RELAX",
     "STL",
     "VIMCO",
     "DReG",
     "DSVIError",
     "DSVIWarning",
+    "Delta",
     "LeaveOneOut",
     "MixedELBO",
     "MovingAverage",
@@ -40,6 +43,7 @@ __all__ = [
     "Renyi",
     "ScoreFunction",
     "ScoreFunctionELBO",
+    "Taylor",
     "baselines",
     "bounds",
     "errors",
