@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import credit, growth, pathwise, quality, speed
+from benchmarks import credit, growth, pathwise, quality, speed, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     quality.NAME: quality.run,
     credit.NAME: credit.run,
     pathwise.NAME: pathwise.run,
+    variance.NAME: variance.run,
 }
 
 

@@ -10,6 +10,9 @@ from pyro_dsvi.compiled import Compilation, CompiledSVI
 from pyro_dsvi.errors import DSVIError, DSVIWarning
 from pyro_dsvi.estimators import (
     ARM,
+    REBAR,
+    RELAX,
+    Delta,
     DisARM,
     Enumerate,
     GumbelSoftmax,
@@ -19,6 +22,7 @@ from pyro_dsvi.estimators import (
     ScoreFunction,
     StraightThrough,
     SumAndSample,
+    Taylor,
     WithoutReplacement,
 )
 from pyro_dsvi.objective import Objective
@@ -38,6 +42,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ARM",
     "IWAE",
+    "REBAR",
+    "RELAX",
     "STL",
     "VIMCO",
     "Compilation",
@@ -45,6 +51,7 @@ __all__ = [
     "DReG",
     "DSVIError",
     "DSVIWarning",
+    "Delta",
     "DisARM",
     "Enumerate",
     "GumbelSoftmax",
@@ -63,6 +70,7 @@ __all__ = [
     "ScoreFunctionELBO",
     "StraightThrough",
     "SumAndSample",
+    "Taylor",
     "WithoutReplacement",
     "baselines",
     "bounds",

@@ -91,13 +91,12 @@ def test_one_bit(monkeypatch, estimator, bound, frozen):
     assert float(probability @ found) == pytest.approx(float(truth), abs=1e-10)
 
 
-@pytest.mark.parametrize("index", [False, True])
-@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
-def test_one_of_two_categories(monkeypatch, estimator, index):
+@pytest.mark.parametrize(
+    ("kind", "index"), [*((kind, False) for kind in ESTIMATORS), ("relax, net alone", True)]
+)
+def test_one_of_two_categories(monkeypatch, kind, index):
     """E over the category and two exponentials; the parameters are unnormalised logits."""
-    one = estimator(2)
-    if index and one.evaluates:
-        pytest.skip("an index cannot be relaxed")
+    one = ESTIMATORS[kind](2)
     t = trapezoid(6, 0.06)
     noise, weight = (t - (-t).exp()).exp(), 0.06 * (1 + (-t).exp())
     weight = weight * noise * (-noise).exp()
@@ -305,7 +304,7 @@ def toy(eta: Tensor):
     return (lambda: program(torch.zeros(len(eta)), True)), (lambda: program(eta, False))
 
 
-def variance(estimator, copies: int = 20_000) -> float:
+def variance(estimator, copies: int = 10_000) -> float:
     eta = torch.zeros(copies, requires_grad=True)
     objective = dsvi.Objective(Evidence(), estimators={"b": estimator})
     (found,) = step(objective, *toy(eta), [eta])
@@ -335,7 +334,7 @@ def test_tuned_variance_is_below_leave_one_out(kind):
     """One draw; f is evaluated twice with the model in the control variate, once without."""
     estimator = ESTIMATORS[kind](3)
     before = variance(estimator)
-    after = variance(tuned(estimator, 250, 0.03))
+    after = variance(tuned(estimator, 100, 0.05))
     assert after < before
     assert after < LEAVE_ONE_OUT
 
@@ -377,25 +376,27 @@ def small(estimator, inline: bool = False):
 def test_svi_trains_them_and_they_are_saved(inline):
     model, guide, objective = small(REBAR, inline)
     svi = SVI(model, guide, Adam({"lr": 0.01}), objective)
-    path = []
+    name, path = "log_temperature", [math.log(0.5)]
     for _ in range(4):
         svi.step()
-        path.append({name: float(value) for name, value in objective.state_dict().items()})
-    name = "baselines.at b.log_temperature"
-    assert sorted(path[0]) == [name, "baselines.at b.scale"]
-    # Adam moves by the rate, from where it was: nothing is lost between steps.
-    start = math.log(0.5)
-    moved = [
-        abs(b[name] - a) for a, b in zip([start, *(p[name] for p in path)], path, strict=False)
-    ]
+        found = dict(objective.baselines.named_parameters())
+        assert sorted(found) == [f"at b.{name}", "at b.scale"]
+        path.append(float(found[f"at b.{name}"].detach()))
+    # Adam moves by about the rate, from where it was: nothing is lost between steps.
+    moved = [abs(b - a) for a, b in itertools.pairwise(path)]
     assert moved[0] == pytest.approx(0.01, rel=1e-3)
     assert all(0 < size < 0.02 for size in moved)
 
     _, _, other = small(REBAR, inline)
     other.load_state_dict(objective.state_dict())
     other.loss(model, guide)  # a site that was not met yet waits for its state
-    restored = {n: float(v) for n, v in other.state_dict().items()}
-    assert restored == path[-1]
+    ours, theirs = objective.state_dict(), other.state_dict()
+    assert list(ours) == list(theirs)
+    for key, value in ours.items():
+        if isinstance(value, Tensor):
+            assert torch.equal(value, theirs[key])
+        else:
+            assert torch.equal(value["b"], theirs[key]["b"])
 
 
 def test_the_auxiliary_loss_moves_nothing_else():
@@ -440,8 +441,8 @@ def test_network_sees_inputs_in_a_plate():
         objective = dsvi.Objective(Evidence(), num_particles=4, estimators={"b": relax})
         objective.loss_and_grads(model, guide, x)
     for rows in seen:
-        assert rows.shape == (2, 4, 3, 4)
-        torch.testing.assert_close(rows[..., 2:], x[:3].expand(2, 4, 3, 2))
+        assert rows.shape == (4, 3, 4)
+        torch.testing.assert_close(rows[..., 2:], x[:3].expand(4, 3, 2))
 
 
 def test_impossible_categories_do_no_harm():

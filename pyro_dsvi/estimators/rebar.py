@@ -15,14 +15,13 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 from torch import Tensor
 
-from pyro_dsvi.baselines import Baseline, MovingAverage, Visit
+from pyro_dsvi.baselines import Visit
 from pyro_dsvi.estimators.hindsight import noise_behind
 from pyro_dsvi.estimators.law import innermost
 from pyro_dsvi.estimators.relaxed_control import (
     Control,
     Learnt,
     RelaxedControl,
-    check_baseline,
     checked_scale,
     checked_temperature,
 )
@@ -38,12 +37,9 @@ class REBAR(RelaxedControl):
     Args:
         temperature: start value of the temperature, positive.
         scale: start value of the coefficient.
-        baseline: for what the control variate leaves of the credit; by default a moving average,
-            or None.
 
     Raises:
-        InvalidArgument: if the temperature is not positive, the scale not finite, or the baseline
-            looks at the other particles.
+        InvalidArgument: if the temperature is not positive or the scale not finite.
 
     Example:
         >>> import pyro_dsvi as dsvi
@@ -55,7 +51,6 @@ class REBAR(RelaxedControl):
 
     temperature: float = 0.5
     scale: float = 1.0
-    baseline: Baseline | None = field(default_factory=MovingAverage, kw_only=True)
     learnt: Learnt = field(init=False, repr=False)
 
     relaxes: ClassVar[bool] = True
@@ -63,8 +58,7 @@ class REBAR(RelaxedControl):
     def __post_init__(self) -> None:
         temperature = checked_temperature("REBAR", self.temperature)
         scale = checked_scale("REBAR", self.scale)
-        check_baseline("REBAR", self.baseline)
-        object.__setattr__(self, "learnt", Learnt(temperature, scale, None, self.baseline))
+        object.__setattr__(self, "learnt", Learnt(temperature, scale))
 
     def objection(self, q: Any) -> str | None:
         return relaxed_objection(q)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_dsvi.baselines import Baseline, MovingAverage, Visit
+from pyro_dsvi.baselines import Visit
 from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
 from pyro_dsvi.estimators.hindsight import noise_behind
 from pyro_dsvi.estimators.law import innermost
@@ -25,7 +25,6 @@ from pyro_dsvi.estimators.relaxed_control import (
     Control,
     Learnt,
     RelaxedControl,
-    check_baseline,
     checked_scale,
     checked_temperature,
 )
@@ -45,12 +44,10 @@ class RELAX(RelaxedControl):
         scale: start value of the model's coefficient; None leaves the model out of the control
             variate, which Categorical sites need, since an index cannot be relaxed.
 
-        baseline: for what the control variate leaves of the credit; by default a moving average,
-            or None.
 
     Raises:
-        InvalidArgument: if the temperature is not positive, the scale not finite, ``net`` is no
-            module, or the baseline looks at the other particles.
+        InvalidArgument: if the temperature is not positive, the scale not finite, or ``net`` is no
+            module.
         IncompatibleSite: at the first step, if the network's output is not one number a row.
 
     Example:
@@ -64,7 +61,6 @@ class RELAX(RelaxedControl):
     inputs: Tensor | Callable[..., Tensor] | None = field(default=None, kw_only=True)
     temperature: float = field(default=0.5, kw_only=True)
     scale: float | None = field(default=1.0, kw_only=True)
-    baseline: Baseline | None = field(default_factory=MovingAverage, kw_only=True)
     learnt: Learnt = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,8 +68,7 @@ class RELAX(RelaxedControl):
             raise InvalidArgument(f"RELAX: expected a torch.nn.Module, got {self.net!r}")
         temperature = checked_temperature("RELAX", self.temperature)
         scale = None if self.scale is None else checked_scale("RELAX", self.scale)
-        check_baseline("RELAX", self.baseline)
-        object.__setattr__(self, "learnt", Learnt(temperature, scale, self.net, self.baseline))
+        object.__setattr__(self, "learnt", Learnt(temperature, scale, self.net))
 
     @property
     def relaxes(self) -> bool:

@@ -9,30 +9,31 @@ function c of a relaxed value,
 
 where the last two differentiate through z and :math:`\tilde z` at held noise.  The noise behind
 :math:`\tilde z` is chosen so that :math:`\tilde z = z`: c is evaluated once, and the two slopes
-differ only in how far z follows the parameters with b let go and with b held.  A baseline takes
-off what c leaves of f on average.
+differ only in how far z follows the parameters with b let go and with b held.  A constant is
+taken off what c leaves of f.
 
 It holds at every temperature :math:`\lambda` and every c, so the gradient of :math:`\hat g^2` in
-what they depend on is one of the variance; :math:`\hat g` is taken in the distribution's logits,
-which stand for the parameters behind them.
+what they depend on is one of the variance.
 
 References:
     :cite:p:`tucker2017rebar`, :cite:p:`grathwohl2018relax`
 """
 
 from abc import abstractmethod
-from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_dsvi.baselines import Baseline, Counterfactual, Visit
+from pyro_dsvi.baselines import Counterfactual, Visit
+from pyro_dsvi.baselines.baseline import PerSite
 from pyro_dsvi.errors import InvalidArgument
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
 from pyro_dsvi.estimators.hindsight import Noise, noise_behind
 from pyro_dsvi.estimators.law import sampling_law
 from pyro_dsvi.estimators.relaxation import extended_log_prob
+
+_DECAY = 0.95  # of the sums over past steps
 
 
 class Control(NamedTuple):
@@ -61,35 +62,60 @@ class Relaxed(NamedTuple):
 class Learnt(torch.nn.Module):
     """What a relaxed control variate learns: its temperature, its coefficient, a network.
 
+    And, by site, decayed sums over past steps: of the moments that give the best constant, and of
+    the mean square, the unit of the loss.
+
     Args:
         temperature: start value, positive; kept as its logarithm.
         scale: start value of the model's coefficient, or None.
         net: the network, or None.
-        baseline: the baseline, or None.
     """
 
     def __init__(
-        self,
-        temperature: float,
-        scale: float | None,
-        net: torch.nn.Module | None,
-        baseline: Baseline | None,
+        self, temperature: float, scale: float | None, net: torch.nn.Module | None = None
     ) -> None:
         super().__init__()
         self.log_temperature = torch.nn.Parameter(torch.tensor(float(temperature)).log())
         self.scale = None if scale is None else torch.nn.Parameter(torch.tensor(float(scale)))
         self.net = net
-        self.baseline = baseline
+        self.sums = PerSite()
+        self._seen: dict[str, list[Tensor]] = {}
+
+    def less_constant(self, site: str, weight: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient less the best constant baseline, and the loss to train the rest by.
+
+        The constant minimises the mean square in closed form, on past steps alone.  In units of
+        past mean squares the loss has a gradient of order one whatever the credit's scale, and at
+        the first step too, which no constant has seen coming.
+
+        Args:
+            site: the site's name.
+            weight: the gradient in the logits, per datum, differentiable in what is learnt.
+            score: the gradient of the log probability there, of the same shape.
+        """
+        cross, square, size, count = self.sums.row(site, 4, weight.detach())
+        less = weight - torch.where(square > 0, cross / square, 0.0) * score
+        now = less.square().mean()
+        with torch.no_grad():
+            seen = [(weight * score).mean(), score.square().mean(), now, torch.ones_like(now)]
+            self._seen.setdefault(site, []).append(torch.stack(seen))
+            unit = (now + size) / (1 + count)
+        return less, now / torch.where(unit > 0, unit, 1.0)
+
+    @torch.no_grad()
+    def settle(self, site: str) -> None:
+        """Let this step become the past."""
+        for seen in self._seen.pop(site, []):
+            row = self.sums.row(site, 4, seen)
+            row.copy_(torch.where(seen.isfinite().all(), _DECAY * row + seen, row))
 
     def inherit(self, previous: torch.nn.Module) -> None:
         """Go on with the very parameters of one that served before, and its optimizer's state."""
         if not isinstance(previous, Learnt):
             return
-        self.log_temperature = previous.log_temperature
+        self.log_temperature, self.sums = previous.log_temperature, previous.sums
         if self.scale is not None and previous.scale is not None:
             self.scale = previous.scale
-        if self.baseline is not None and previous.baseline is not None:
-            self.baseline.inherit(previous.baseline)
 
 
 class RelaxedControl(Estimator):
@@ -141,47 +167,23 @@ class RelaxedControl(Estimator):
         slope = torch.zeros_like(z)
         if total.requires_grad:
             (slope,) = torch.autograd.grad(total, z, create_graph=True)
-        left, loss = visit.credit - credit, None
-        if self.baseline is not None:
-            shown = replace(visit, credit=left.detach())
-            left, loss = left - self.baseline.predict(shown), self.baseline.loss(shown)
-        left = visit.per_value(left)
+        left = visit.per_value(visit.credit - credit)
         if left.dim() < z.dim():
             left = left.unsqueeze(-1)  # an index has no axis of categories, its point has
-        weight = left * kind.score(logits, point) + kind.let_go(logits, noise, point, slope)
-        auxiliary = (weight / visit.scale).square().mean()
-        if loss is not None:
-            auxiliary = auxiliary + loss
-        return Surrogate.sum((weight, kind.logits(visit.q, visit.value)), auxiliary=auxiliary)
+        score = kind.score(logits, point)
+        weight = left * score + kind.let_go(logits, noise, point, slope)
+        weight, loss = self.learnt.less_constant(visit.site, weight / visit.scale, score)
+        live = kind.logits(visit.q, visit.value)
+        return Surrogate.sum((weight * visit.scale, live), auxiliary=loss)
 
-    @torch.no_grad()
     def update(self, visit: Visit) -> None:
-        if self.baseline is not None and visit.counterfactual is not None:
-            credit, _ = self.control(visit, visit.counterfactual.noise.value)
-            self.baseline.update(replace(visit, credit=visit.credit - credit))
+        self.learnt.settle(visit.site)
 
 
 def _noise_behind(q: Any) -> Noise:
     kind = noise_behind(q)
     assert kind is not None  # else there was an objection
     return kind
-
-
-def check_baseline(estimator: str, baseline: Any) -> None:
-    """Refuse what does not serve as the baseline of what a control variate leaves.
-
-    Raises:
-        InvalidArgument: if it is no baseline, or one that looks at the other particles: under a
-            K-sample bound what is left of theirs depends on one's own draw.
-    """
-    if baseline is None:
-        return
-    if not isinstance(baseline, Baseline) or baseline.min_particles > 1:
-        name = type(baseline).__name__ if isinstance(baseline, Baseline) else repr(baseline)
-        raise InvalidArgument(
-            f"{estimator}: expected a baseline that learns from past steps alone, got {name}; "
-            "e.g. dsvi.baselines.MovingAverage()"
-        )
 
 
 def checked_temperature(estimator: str, temperature: float) -> float:
