@@ -5,9 +5,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import pyro
 import torch
 from pyro.infer import SVI
+from pyro.infer.util import zero_grads
 from torch import Tensor
 
 from pyro_dsvi.compiled.compilation import Compilation
@@ -117,7 +117,7 @@ class CompiledSVI(SVI):
         outcome.accumulate()
         parameters = set(outcome.parameters.values())
         self.optim(parameters)
-        pyro.infer.util.zero_grads(parameters)
+        zero_grads(parameters)
         for p in parameters:
             if any(p is leaf for leaf in outcome.leaves):
                 p.grad = None
@@ -183,7 +183,7 @@ class CompiledSVI(SVI):
             return []
         key = tuple(map(id, parameters))
         known = self._flats.get(key)
-        if known is not None and all(flat.holds() for flat in known):
+        if known is not None and all(flat.in_place() for flat in known):
             return known
         clipped = any(self.optim.grad_clip.get(p) is not None for p in parameters)
         flats = [] if clipped else flatten(parameters, self._optimizer_of)

@@ -25,11 +25,8 @@ class Update(Protocol):
         decay: factor by which the learning rate falls before each step.
     """
 
-    @property
-    def state(self) -> tuple[str, ...]: ...
-
-    @property
-    def decay(self) -> float: ...
+    state: Any
+    decay: Any
 
     def __call__(
         self, p: Tensor, g: Tensor, state: Sequence[Tensor], step: Tensor, lr: Tensor

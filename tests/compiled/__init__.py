@@ -1,0 +1,1 @@
+"""Replayed steps are the eager steps, or they are not replayed."""

@@ -61,7 +61,7 @@ def test_baselines_learn_within_a_run():
 
 
 def test_a_checkpoint_goes_on(tmp_path):
-    """Params and optimizer state saved after replays, loaded by another process's worth of state."""
+    """Params and optimizer state saved after replays, loaded under Pyro's own SVI."""
     ours = fit(normal, dsvi.PathwiseELBO(compiled=UNROLLED), whole=True)
     pyro.get_param_store().save(tmp_path / "params")
     ours.svi.optim.save(tmp_path / "optim")
