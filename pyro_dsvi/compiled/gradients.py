@@ -31,7 +31,7 @@ class Gradients:
     """
 
     whole = False
-    updated = ()
+    updated: Sequence[Tensor] = ()
 
     def __init__(self, recording: Recording, run: Callable[[Inputs], Run]) -> None:
         self._inputs = Inputs(recording.slots, recording.parameters)

@@ -27,9 +27,9 @@ def disagreement(
         program: takes the step; its result and its effects stay.
         replay: does the same by replay; its effects are undone.
         state: the tensors that either of them writes in place.
-        updated: those of the state that an optimizer has moved.  Where a gradient is rounding noise,
-            Adam makes a step of noise of full size; so half of the elements have to agree, and
-            the moments of the gradients, which are state as well, answer for the others.
+        updated: those of the state that an optimizer has moved.  Where a gradient is but
+            rounding, Adam makes a step of noise of full size; so half of the elements have to
+            agree, and the moments of the gradients, which are state as well, answer for the others.
         keep: notes other state, and gives a function that puts it back.
 
     Returns:

@@ -48,7 +48,7 @@ class WholeStep:
             *recording.written,
             *(x for flat in flats for x in flat.tracked),
         ]
-        self.updated = [flat.vector for flat in flats]
+        self.updated: Sequence[Tensor] = [flat.vector for flat in flats]
         self._fixed = [x for flat in flats for x in (flat.vector, *flat.state, flat.steps)]
         graph = _graph(recording, flats, number)
         rates = [torch.zeros(number, dtype=torch.float64) for _ in flats]
