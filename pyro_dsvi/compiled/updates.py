@@ -5,9 +5,9 @@ settings at once, with the step count and the learning rate as tensors.  State g
 under which the optimizer keeps it.
 
 Each is a function of the parameters ``[n]``, the loss's gradient ``[n]``, the state tensors
-(``[n]`` each, by the names in ``state``), the number of the step from 1 and the learning rate (scalars in
-double precision), and returns parameters and state after the step.  ``decay`` is the factor by
-which the learning rate falls before each step.
+(``[n]`` each, by the names in ``state``), the number of the step from 1 and the learning rate
+(scalars in double precision), and returns parameters and state after the step.  ``decay`` is the
+factor by which the learning rate falls before each step.
 
 References:
     :cite:p:`kingma2015adam`, :cite:p:`loshchilov2019adamw`
