@@ -4,6 +4,7 @@ The parameters stay the user's own tensors and the optimizers keep their state: 
 behind them moves, into one vector each, so that one update serves all.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -71,8 +72,8 @@ class Flat:
     @property
     def offsets(self) -> list[tuple[int, int]]:
         """Where each parameter begins and ends in the vector."""
-        ends = torch.tensor([0, *(p.numel() for p in self.parameters)]).cumsum(0).tolist()
-        return list(zip(ends[:-1], ends[1:], strict=True))
+        ends = itertools.accumulate((p.numel() for p in self.parameters), initial=0)
+        return list(itertools.pairwise(ends))
 
     def holds(self) -> bool:
         """Whether state and settings are still what they were, learning rates apart."""
@@ -84,6 +85,16 @@ class Flat:
                 return False
         rate = self._groups[0]["lr"]
         return all(group["lr"] == rate for group in self._groups)
+
+    def in_place(self) -> bool:
+        """Whether the parameters and the optimizers' state still lie in the vectors."""
+        for (start, _), p, state in zip(self.offsets, self.parameters, self._states, strict=True):
+            pairs = [(p, self.vector)]
+            pairs += [(state[n], v) for n, v in zip(self.update.state, self.state, strict=True)]
+            for tensor, vector in pairs:
+                if tensor.data_ptr() != vector.data_ptr() + start * vector.element_size():
+                    return False
+        return self.holds()
 
     def advance(self, steps: int) -> Tensor:
         """Learning rates of the next steps, shape ``[steps]``; the optimizers move past them."""

@@ -21,6 +21,7 @@ class Gradients:
     """A recording made ready to run: inputs to loss and gradients.
 
     Attributes:
+        updated: nothing, since no optimizer is in it.
         whole: False, since what follows the gradients is not in it.
         state: the tensors that it writes in place.
 
@@ -30,6 +31,7 @@ class Gradients:
     """
 
     whole = False
+    updated: Sequence[Tensor] = ()
 
     def __init__(self, recording: Recording, run: Callable[[Inputs], Run]) -> None:
         self._inputs = Inputs(recording.slots, recording.parameters)

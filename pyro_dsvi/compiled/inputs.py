@@ -46,10 +46,7 @@ class Inputs:
             ):
                 return False
         get = vars(pyro.get_param_store())["_params"].get
-        for name, parameter in self._named:
-            if get(name) is not parameter:
-                return False
-        return True
+        return all(get(name) is parameter for name, parameter in self._named)
 
     def given(self, arguments: Sequence[Tensor]) -> list[Tensor]:
         """The inputs, with a step's tensor arguments in their places."""

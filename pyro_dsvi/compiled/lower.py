@@ -49,9 +49,7 @@ def lower(
     try:
         with _progress(len(graph.graph.nodes)):
             return _inductor(graph, inputs, in_cpp=compilation.backend == "cpp")
-    except (
-        Exception
-    ) as error:  # whatever a compiler may raise; the recorded graph is right as it is
+    except Exception as error:  # whatever a compiler may raise; the recording is right as it is
         first_line = (str(error).splitlines() or [""])[0]
         say(
             NotCompiledWarning,

@@ -183,7 +183,7 @@ def _own_outputs(graph: torch.fx.Graph, outcome: Outcome) -> None:
         alone = storage.nbytes() == result.numel() * result.element_size()
         if node.op == "placeholder" or not alone or storage._cdata in seen:
             with graph.inserting_before(output):
-                contiguous = {"memory_format": torch.contiguous_format}
+                contiguous: dict[str, Any] = {"memory_format": torch.contiguous_format}
                 node = graph.call_function(torch.ops.aten.clone.default, (node,), contiguous)
         seen.add(storage._cdata)
         nodes.append(node)

@@ -34,10 +34,12 @@ class Executable(Protocol):
 
     Attributes:
         state: the tensors that it writes in place.
+        updated: those of them that an optimizer moves.
         whole: whether nothing is left for the owner to do.
     """
 
     state: Sequence[Tensor]
+    updated: Sequence[Tensor]
     whole: bool
 
     def keep(self) -> Callable[[], None]:
@@ -176,8 +178,9 @@ class Replayer:
         return self._verify(call, entry)
 
     def _plainly(self, call: Call) -> Outcome:
+        model, guide = call.key[:2]
         _, args, kwargs = call.fresh()
-        return plain(lambda: self.owner.assemble(*call.key[:2], args, kwargs))
+        return plain(lambda: self.owner.assemble(model, guide, args, kwargs))
 
     def _finished(self, outcome: Outcome) -> Outcome:
         self.owner.finish(outcome)
@@ -269,7 +272,7 @@ class Replayer:
         def replay() -> list[Tensor]:
             return _tensors(executable(call.tensors))
 
-        found = disagreement(program, replay, executable.state, executable.keep)
+        found = disagreement(program, replay, executable.state, executable.keep, executable.updated)
         if found is not None and call.key[:2] not in self.refused:
             since = f" after {entry.steps} steps" if again else ""
             self._refuse(call.key[:2], f"{found}{since}")

@@ -5,9 +5,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import pyro
 import torch
 from pyro.infer import SVI
+from pyro.infer.util import zero_grads
 from torch import Tensor
 
 from pyro_dsvi.compiled.compilation import Compilation
@@ -16,9 +16,11 @@ from pyro_dsvi.compiled.gradients import Gradients
 from pyro_dsvi.compiled.inputs import Inputs
 from pyro_dsvi.compiled.lower import Run, lower
 from pyro_dsvi.compiled.outcome import Outcome
+from pyro_dsvi.compiled.randomness import RandomState
 from pyro_dsvi.compiled.recording import Recording, plain
 from pyro_dsvi.compiled.replayer import Executable, Replayer
 from pyro_dsvi.compiled.together import update_together
+from pyro_dsvi.compiled.verify import disagreement
 from pyro_dsvi.compiled.whole_step import WholeStep
 from pyro_dsvi.errors import InvalidArgument, NotCompiledWarning
 from pyro_dsvi.graph.surrogate import Assembled
@@ -77,7 +79,8 @@ class CompiledSVI(SVI):
         self._said: set[str] = set()
         self._replayer = Replayer(self, self.compilation, self._say)
         self._flats: dict[tuple[int, ...], list[Flat]] = {}
-        self._unrolled: dict[int, tuple[WholeStep, WholeStep]] = {}
+        self._unrolled: dict[WholeStep, WholeStep | None] = {}
+        self._updates_by = optim
 
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Take a step.
@@ -117,7 +120,7 @@ class CompiledSVI(SVI):
         outcome.accumulate()
         parameters = set(outcome.parameters.values())
         self.optim(parameters)
-        pyro.infer.util.zero_grads(parameters)
+        zero_grads(parameters)
         for p in parameters:
             if any(p is leaf for leaf in outcome.leaves):
                 p.grad = None
@@ -136,6 +139,10 @@ class CompiledSVI(SVI):
     # -- steps -------------------------------------------------------------------------------
 
     def _step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        if self.optim is not self._updates_by:  # another has been put in its place
+            self._updates_by = self.optim
+            self._replayer = Replayer(self, self.compilation, self._say)
+            self._flats.clear()
         outcome = self._replayer.step(self.model, self.guide, args, kwargs)
         if outcome is None:
             outcome = plain(lambda: self.assemble(self.model, self.guide, args, kwargs))
@@ -155,16 +162,38 @@ class CompiledSVI(SVI):
         entry, call = ready
         if not isinstance(entry.executable, WholeStep) or entry.steps + number >= entry.next_check:
             return None
+        one = entry.executable
+        if one in self._unrolled and self._unrolled[one] is None:
+            return None
         entry.steps += number
-        return self._unroll(entry.executable, entry.first, number).losses(call.tensors)
+        several = self._unrolled.get(one)
+        if several is None:
+            return self._unroll(one, entry.first, number, call.tensors)
+        return several.losses(call.tensors)
 
-    def _unroll(self, one: WholeStep, recording: Any, number: int) -> WholeStep:
-        known = self._unrolled.get(id(one))
-        if known is None or known[0] is not one:
-            lower_ = self._lower(recording, number)
-            known = (one, WholeStep(recording, one.flats, number, lower_))
-            self._unrolled[id(one)] = known
-        return known[1]
+    def _unroll(
+        self, one: WholeStep, recording: Any, number: int, arguments: Sequence[Tensor]
+    ) -> Tensor:
+        """Put several steps into one graph, and compare it with as many single steps."""
+        random = RandomState.now()
+        several = WholeStep(recording, one.flats, number, self._lower(recording, number))
+        random.restore()
+        losses: list[Tensor] = []
+
+        def singly() -> list[Tensor]:
+            losses.append(torch.stack([one.losses(arguments) for _ in range(number)]))
+            return losses
+
+        def together() -> list[Tensor]:
+            return [several.losses(arguments)]
+
+        found = disagreement(singly, together, one.state, one.keep, one.updated)
+        if found is not None:
+            self._say(NotCompiledWarning, f"steps are replayed one by one in run: {found}")
+        if len(self._unrolled) >= self.compilation.max_recordings:
+            self._unrolled.clear()
+        self._unrolled[one] = several if found is None else None
+        return losses[0]
 
     def _lower(
         self, recording: Recording, number: int
@@ -183,7 +212,7 @@ class CompiledSVI(SVI):
             return []
         key = tuple(map(id, parameters))
         known = self._flats.get(key)
-        if known is not None and all(flat.holds() for flat in known):
+        if known is not None and all(flat.in_place() for flat in known):
             return known
         clipped = any(self.optim.grad_clip.get(p) is not None for p in parameters)
         flats = [] if clipped else flatten(parameters, self._optimizer_of)

@@ -4,46 +4,21 @@ Each says what torch's or Pyro's optimizer of that name does, for all parameters
 settings at once, with the step count and the learning rate as tensors.  State goes by the names
 under which the optimizer keeps it.
 
+Each is a function of the parameters ``[n]``, the loss's gradient ``[n]``, the state tensors
+(``[n]`` each, by the names in ``state``), the number of the step from 1 and the learning rate
+(scalars in double precision), and returns parameters and state after the step.  ``decay`` is the
+factor by which the learning rate falls before each step.
+
 References:
     :cite:p:`kingma2015adam`, :cite:p:`loshchilov2019adamw`
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from pyro.optim.clipped_adam import ClippedAdam as PyroClippedAdam
 from torch import Tensor
-
-
-class Update(Protocol):
-    """One optimizer's update.
-
-    Attributes:
-        state: names of the state tensors that have the parameters' shapes.
-        decay: factor by which the learning rate falls before each step.
-    """
-
-    @property
-    def state(self) -> tuple[str, ...]: ...
-
-    @property
-    def decay(self) -> float: ...
-
-    def __call__(
-        self, p: Tensor, g: Tensor, state: Sequence[Tensor], step: Tensor, lr: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Parameters and state after a step.
-
-        Args:
-            p: the parameters, shape ``[n]``.
-            g: the loss's gradient, shape ``[n]``.
-            state: the state tensors, shape ``[n]`` each.
-            step: number of this step, from 1, a scalar in double precision.
-            lr: learning rate, a scalar in double precision.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -118,6 +93,9 @@ class SGD:
         buffer = self.momentum * state[0] + (1 - self.dampening) * g
         g = g + self.momentum * buffer if self.nesterov else buffer
         return p - lr * g, [buffer]
+
+
+Update = Adam | ClippedAdam | SGD
 
 
 def update_of(optimizer: Any) -> Update | None:

@@ -65,9 +65,8 @@ class Watch:
         try:
             for get, key, value in self.entries:
                 now = get(key)
-                if now is not value:
-                    if type(now) is not type(value) or type(now) not in _PLAIN or now != value:
-                        return index
+                if now is not value and not _equal(now, value):
+                    return index
                 index += 1
         except (KeyError, IndexError, AttributeError, ValueError, TypeError):
             return index
@@ -102,6 +101,10 @@ class Watch:
             self.names.append(f"the content of {name}")
         else:
             self.large.append((name, x.size))
+
+
+def _equal(now: Any, value: Any) -> bool:
+    return type(now) is type(value) and type(now) in _PLAIN and now == value
 
 
 def _get(get: Callable[[Any], Any], key: Any) -> Any:
@@ -156,7 +159,7 @@ def _parts(name: str, x: Any) -> Iterator[_Part]:
         if not _outside(x.__module__):
             yield from _of_function(name, x)
         elif hasattr(x, "__wrapped__"):
-            yield f"{name}", _wrapped, x, x.__wrapped__
+            yield f"{name}", _wrapped, x, _wrapped(x)
             yield from _closure(name, x)
         else:
             yield from _closure(name, x)
@@ -178,9 +181,9 @@ def _of_module(name: str, x: nn.Module) -> Iterator[_Part]:
     library = is_library(type(x).__module__) and not type(x).__module__.startswith("pyro_dsvi")
     if not library:
         for key, value in attributes.items():
-            if key not in _ALL_OF_MODULE and not key.startswith(("_pyro", "__")):
-                if key != "training" and not key.startswith("_forward"):
-                    yield f"{name}.{key}", attributes.__getitem__, key, value
+            told = key == "training" or key in _ALL_OF_MODULE
+            if not told and not key.startswith(("_pyro", "__", "_forward")):
+                yield f"{name}.{key}", attributes.__getitem__, key, value
     else:
         for key in ("model", "_original_model"):
             if key in attributes:

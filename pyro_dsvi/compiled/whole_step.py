@@ -20,6 +20,7 @@ class WholeStep:
     Attributes:
         whole: True, since nothing is left to do after it.
         state: the tensors that it writes in place.
+        updated: the vectors of parameters.
         flats: the parameters that it updates.
 
     Args:
@@ -47,6 +48,7 @@ class WholeStep:
             *recording.written,
             *(x for flat in flats for x in flat.tracked),
         ]
+        self.updated: Sequence[Tensor] = [flat.vector for flat in flats]
         self._fixed = [x for flat in flats for x in (flat.vector, *flat.state, flat.steps)]
         graph = _graph(recording, flats, number)
         rates = [torch.zeros(number, dtype=torch.float64) for _ in flats]
@@ -59,7 +61,12 @@ class WholeStep:
     def keep(self) -> Callable[[], None]:
         """Note what of the optimizers is no tensor; gives a function that puts it back."""
         undo = [flat.keep() for flat in self.flats]
-        return lambda: [put_back() for put_back in undo] and None
+
+        def put_back() -> None:
+            for one in undo:
+                one()
+
+        return put_back
 
     def losses(self, arguments: Sequence[Tensor]) -> Tensor:
         """Take the steps; the loss of each, shape ``[number]``, or a scalar for one step."""
@@ -89,7 +96,8 @@ def _graph(recording: Recording, flats: Sequence[Flat], number: int) -> torch.fx
         for i, slot in enumerate(recording.slots)
         if id(slot.tensor) not in updated
     }
-    values, losses = [list(parts) for parts in held], []
+    losses: list[Any] = []
+    values = [list(parts) for parts in held]
     for k in range(number):
         views = {}
         for flat, parts in zip(flats, values, strict=True):
@@ -108,7 +116,8 @@ def _graph(recording: Recording, flats: Sequence[Flat], number: int) -> torch.fx
     for before, after in zip(held, values, strict=True):
         for old, new in zip(before, after, strict=True):
             torch.ops.aten.copy_.default(old, new)
-    graph.output(((torch.stack(losses) if number > 1 else losses[0]).node,))
+    loss: Any = torch.stack(losses) if number > 1 else losses[0]
+    graph.output((loss.node,))
     graph.eliminate_dead_code()
     return torch.fx.GraphModule(torch.nn.Module(), graph)
 

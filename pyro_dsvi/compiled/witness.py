@@ -188,8 +188,9 @@ class _Sites(Messenger):
         self.witness = witness
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        self.witness.site = msg["name"]
-        self.witness.sites += 1
+        if type(msg["fn"]).__name__ != "_Subsample":
+            self.witness.site = msg["name"]
+            self.witness.sites += 1
 
     def _pyro_post_param(self, msg: Any) -> None:
         value = msg["value"]

@@ -1,1 +1,1 @@
-"""Steps that are recorded once and replayed."""
+"""Replayed steps are the eager steps, or they are not replayed."""

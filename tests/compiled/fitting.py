@@ -1,5 +1,6 @@
 """Fit a program in the ordinary way and by replay, from the same seed, and compare."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class Fit(NamedTuple):
     parameters: dict[str, Tensor]
     random: Tensor
     svi: Any
+    optimizer: dict[str, Any]
 
 
 def seeded(build: Callable[[], Pair]) -> Pair:
@@ -50,7 +52,8 @@ def fit(
     pyro.set_rng_seed(2)
     losses = [svi.step(*pair.args) for _ in range(steps)]
     parameters = {n: p.detach().clone() for n, p in pyro.get_param_store().items()}
-    return Fit(losses, parameters, torch.get_rng_state(), svi)
+    state = copy.deepcopy(svi.optim.get_state())
+    return Fit(losses, parameters, torch.get_rng_state(), svi, state)
 
 
 def assert_same(one: Fit, other: Fit, tolerance: float = 2e-4) -> None:

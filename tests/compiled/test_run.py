@@ -32,7 +32,7 @@ def test_optimizers(optimizer):
     stepwise = fit(normal, dsvi.PathwiseELBO(compiled=UNROLLED), optim=make, whole=True, steps=25)
     assert_same(eager, stepwise)
     assert replays(stepwise.svi) > 15
-    theirs, ours = eager.svi.optim.get_state(), stepwise.svi.optim.get_state()
+    theirs, ours = eager.optimizer, stepwise.optimizer
     for name, state in theirs.items():
         assert ours[name]["param_groups"] == state["param_groups"]
         for key, value in state["state"].get(0, {}).items():
@@ -61,7 +61,7 @@ def test_baselines_learn_within_a_run():
 
 
 def test_a_checkpoint_goes_on(tmp_path):
-    """Params and optimizer state saved after replays, loaded by another process's worth of state."""
+    """Params and optimizer state saved after replays, loaded under Pyro's own SVI."""
     ours = fit(normal, dsvi.PathwiseELBO(compiled=UNROLLED), whole=True)
     pyro.get_param_store().save(tmp_path / "params")
     ours.svi.optim.save(tmp_path / "optim")
