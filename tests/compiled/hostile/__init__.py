@@ -1,11 +1,16 @@
 """Programs that must not be compiled wrongly."""
 
-from tests.compiled.hostile import branches, calls, modules, numbers, training
+from tests.compiled.hostile import (
+    branches,
+    calls,
+    closures,
+    modules,
+    numbers,
+    operations,
+    plates,
+    randomness,
+    training,
+)
 
-PROGRAMS = [
-    *branches.PROGRAMS,
-    *numbers.PROGRAMS,
-    *modules.PROGRAMS,
-    *calls.PROGRAMS,
-    *training.PROGRAMS,
-]
+FILES = (branches, numbers, closures, randomness, modules, calls, plates, training, operations)
+PROGRAMS = [program for file in FILES for program in file.PROGRAMS]

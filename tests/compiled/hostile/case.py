@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import optim as pyro_optim
-from pyro import param, sample
+from pyro import param, poutine, sample
 from torch import Tensor
 
 import pyro_dsvi as dsvi
@@ -109,3 +109,17 @@ def observe(loc: Any, data: Tensor | None = None, scale: Any = 0.5) -> None:
     data = Y if data is None else data
     with pyro.plate("data", len(data)):
         sample("y", dist.Normal(loc, scale), obs=data)
+
+
+def plain_model():
+    observe(around_zero())
+
+
+def scaled(model, factor):
+    """The program under ``poutine.scale`` with a factor that is asked for at each step."""
+
+    def annealed(*args):
+        with poutine.scale(scale=factor()):
+            model(*args)
+
+    return annealed

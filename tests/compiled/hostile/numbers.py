@@ -1,50 +1,28 @@
-"""Programs whose Python numbers change: annealing, settings, globals."""
+"""Programs whose Python numbers change: annealing and settings."""
 
 import argparse
 import contextvars
 import functools
 import math
 import pathlib
-import random
 import sys
 import tempfile
 import types
 from dataclasses import dataclass
 
-import numpy as np
 import pyro
-import pyro.distributions as dist
 import torch
-from pyro import poutine, sample
+from pyro import poutine
 
 from tests.compiled.hostile.case import (
     CHANGE,
     Box,
     Case,
     Hostile,
-    X,
-    Y,
-    around_zero,
     mean_field,
-    observe,
+    plain_model,
+    scaled,
 )
-
-TEMPERATURE = 1.0
-OFFSET = torch.zeros(12, dtype=torch.float64)
-
-
-def scaled(model, factor):
-    """The program under ``poutine.scale`` with a factor that is asked for at each step."""
-
-    def annealed(*args):
-        with poutine.scale(scale=factor()):
-            model(*args)
-
-    return annealed
-
-
-def plain_model():
-    observe(around_zero())
 
 
 def annealing_by_a_counter():
@@ -285,237 +263,6 @@ def a_partial_programs_number():
     return Case(program, mean_field(), before)
 
 
-def a_global_number_rebound():
-    """A global of this module gets another value."""
-
-    def model():
-        observe(around_zero(), scale=TEMPERATURE)
-
-    def before(step):
-        global TEMPERATURE
-        TEMPERATURE = 1.0 if step < CHANGE else 0.3
-
-    return Case(model, mean_field(), before)
-
-
-def a_global_tensor_rebound():
-    """A global of this module becomes another tensor."""
-
-    def model():
-        observe(around_zero() + OFFSET)
-
-    def before(step):
-        global OFFSET
-        if step in (0, CHANGE):
-            OFFSET = torch.full((12,), float(step))
-
-    return Case(model, mean_field(), before)
-
-
-def a_tensor_changed_in_place():
-    """A tensor that the program closes over gets another content, which a replay follows."""
-    offset = torch.zeros(12)
-
-    def model():
-        observe(around_zero() + offset)
-
-    return Case(model, mean_field(), lambda step: offset.fill_(0.1 * step), state=lambda: [offset])
-
-
-def a_tensor_with_other_memory():
-    """The same tensor is set to other memory, by ``.data``."""
-    offset = torch.zeros(12)
-
-    def model():
-        observe(around_zero() + offset)
-
-    def before(step):
-        offset.data = torch.full((12,), 0.1 * step)
-
-    return Case(model, mean_field(), before)
-
-
-def a_tensor_that_grows():
-    """The same tensor gets more elements."""
-    data = Y[:4].clone()
-
-    def model():
-        observe(around_zero(), data)
-
-    def before(step):
-        if step in (5, CHANGE, 12):
-            data.data = torch.cat([data.data, Y[: step // 2]])
-
-    return Case(model, mean_field(), before)
-
-
-def data_behind_a_memo():
-    """A memoised function gives the tensor; its memory is cleared later."""
-    box = Box(0.0)
-
-    @functools.cache
-    def offset(size):
-        return torch.full((size,), box.value)
-
-    def model():
-        observe(around_zero() + offset(12))
-
-    def before(step):
-        if step == CHANGE:
-            box.value = 2.0
-            offset.cache_clear()
-
-    return Case(model, mean_field(), before)
-
-
-def a_small_array_of_numpy():
-    """Numbers in an array of numpy's, changed in place."""
-    numbers = np.array([1.0, 0.5])
-
-    def model():
-        observe(numbers[0] * around_zero() + torch.tensor(numbers).sum())
-
-    def before(step):
-        numbers[:] = (1.0, 0.5) if step < CHANGE else (0.3, 2.0)
-
-    return Case(model, mean_field(), before)
-
-
-def a_large_array_of_numpy():
-    """A buffer that the next batch is written into."""
-    batch = np.zeros(2000)
-
-    def model():
-        observe(around_zero(), torch.tensor(batch), 5.0)
-
-    def before(step):
-        batch[:] = 0.1 * step
-
-    return Case(model, mean_field(), before)
-
-
-def a_large_array_as_argument():
-    """The same, as an argument of the step, and sharing its memory with a tensor."""
-    batch = np.zeros(2000)
-
-    def model(x):
-        observe(around_zero(), torch.from_numpy(x), 5.0)
-
-    def before(step):
-        batch[:] = 0.1 * step
-
-    return Case(model, mean_field(), before, lambda step: (batch,))
-
-
-def a_long_list():
-    """Five hundred Python numbers, of which one changes."""
-    numbers = [0.1] * 500
-
-    def model():
-        observe(around_zero(), torch.tensor(numbers), 5.0)
-
-    def before(step):
-        numbers[400] = 0.1 if step < CHANGE else 50.0
-
-    return Case(model, mean_field(), before)
-
-
-def a_long_list_of_which_one_is_used():
-    """Of three thousand weights one is taken as a number."""
-    numbers = [1.0] * 3000
-
-    def model():
-        with poutine.scale(scale=numbers[1234]):
-            plain_model()
-
-    def before(step):
-        numbers[1234] = 1.0 if step < CHANGE else 0.2
-
-    return Case(model, mean_field(), before)
-
-
-def pythons_random_numbers():
-    """A number drawn by ``random``."""
-
-    def model():
-        observe(around_zero() + random.random())
-
-    return Case(model, mean_field())
-
-
-def pythons_random_branches():
-    """A branch, drawn by ``random``."""
-
-    def model():
-        z = around_zero()
-        observe(z if random.random() < 0.5 else z + 1.0)
-
-    return Case(model, mean_field())
-
-
-def numpys_random_numbers():
-    """A number drawn by numpy's global generator."""
-
-    def model():
-        observe(around_zero() + float(np.random.normal()))  # noqa: NPY002
-
-    return Case(model, mean_field())
-
-
-def a_generator_of_numpys():
-    """A number drawn by a generator of the program's own."""
-    generator = np.random.default_rng(0)
-
-    def model():
-        observe(around_zero() + generator.normal())
-
-    return Case(model, mean_field())
-
-
-def a_generator_of_torchs():
-    """A number drawn by a generator of torch's that is the program's own."""
-    generator = torch.Generator().manual_seed(3)
-
-    def model():
-        observe(around_zero() + torch.randn((), generator=generator))
-
-    return Case(model, mean_field(), state=lambda: [generator.get_state()])
-
-
-def a_program_that_seeds():
-    """The random stream starts anew in each step."""
-
-    def model():
-        torch.manual_seed(3)
-        observe(around_zero() + torch.randn(()))
-
-    return Case(model, mean_field(), state=lambda: [torch.get_rng_state()])
-
-
-def a_stream_put_back():
-    """Draws inside ``fork_rng`` leave the stream where it was."""
-
-    def model():
-        with torch.random.fork_rng(devices=[]):
-            noise = torch.randn(())
-        observe(around_zero() + noise)
-
-    return Case(model, mean_field(), state=lambda: [torch.get_rng_state()])
-
-
-def a_distributions_own_tensor():
-    """A prior is made once, and gets another scale later."""
-    prior = dist.Normal(torch.zeros(()), torch.ones(()))
-
-    def model():
-        observe(sample("z", prior) * X)
-
-    def before(step):
-        prior.scale = torch.ones(()) if step < CHANGE else torch.full((), 0.1)
-
-    return Case(model, mean_field(), before)
-
-
 PROGRAMS = [
     Hostile(annealing_by_a_counter, "count"),
     Hostile(annealing_from_outside),
@@ -536,23 +283,4 @@ PROGRAMS = [
     Hostile(settings_in_a_file, "seen after", late=True),
     Hostile(a_handlers_own_number),
     Hostile(a_partial_programs_number),
-    Hostile(a_global_number_rebound),
-    Hostile(a_global_tensor_rebound),
-    Hostile(a_tensor_changed_in_place, tame=True),
-    Hostile(a_tensor_with_other_memory, tame=True),
-    Hostile(a_tensor_that_grows),
-    Hostile(data_behind_a_memo),
-    Hostile(a_small_array_of_numpy),
-    Hostile(a_large_array_of_numpy, "not watched", tame=True),
-    Hostile(a_large_array_as_argument, tame=True),
-    Hostile(a_long_list, "not watched"),
-    Hostile(a_long_list_of_which_one_is_used),
-    Hostile(pythons_random_numbers, "random"),
-    Hostile(pythons_random_branches, "random"),
-    Hostile(numpys_random_numbers, "random"),
-    Hostile(a_generator_of_numpys, "generator"),
-    Hostile(a_generator_of_torchs, tame=True),
-    Hostile(a_program_that_seeds, "random"),
-    Hostile(a_stream_put_back, ""),
-    Hostile(a_distributions_own_tensor),
 ]
