@@ -229,7 +229,7 @@ def an_iterator_as_argument():
 
 PROGRAMS = [
     Hostile(changing_batches),
-    Hostile(batches_of_all_sizes),
+    Hostile(batches_of_all_sizes, free=True),
     Hostile(changing_dtypes),
     Hostile(changing_strides, tame=True),
     Hostile(changing_default_dtype),
@@ -243,6 +243,6 @@ PROGRAMS = [
     Hostile(an_argument_that_carries_a_gradient, "gradient"),
     Hostile(nested_arguments),
     Hostile(a_text_as_argument),
-    Hostile(an_object_as_argument),
+    Hostile(an_object_as_argument, free=True),
     Hostile(an_iterator_as_argument, ""),
 ]

@@ -59,12 +59,14 @@ class Hostile:
         build: makes a fresh case; its docstring says what is hostile in it.
         eager: part of the warning with which it is run eagerly; None if it is to be replayed.
         late: the change is seen only when the recording is checked again.
+        free: it may be replayed as well as run eagerly, with whatever reason.
         tame: a replay without any precaution gets it right as well.
     """
 
     build: Callable[[], Case]
     eager: str | None = None
     late: bool = False
+    free: bool = False
     tame: bool = False
 
     @property

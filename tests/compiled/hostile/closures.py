@@ -194,9 +194,9 @@ PROGRAMS = [
     Hostile(a_tensor_that_grows),
     Hostile(data_behind_a_memo),
     Hostile(a_small_array_of_numpy),
-    Hostile(a_large_array_of_numpy, "not watched", tame=True),
+    Hostile(a_large_array_of_numpy, tame=True, free=True),
     Hostile(a_large_array_as_argument, tame=True),
     Hostile(a_long_list, "not watched"),
-    Hostile(a_long_list_of_which_one_is_used),
+    Hostile(a_long_list_of_which_one_is_used, free=True),
     Hostile(a_distributions_own_tensor),
 ]

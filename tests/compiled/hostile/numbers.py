@@ -265,9 +265,9 @@ def a_partial_programs_number():
 
 PROGRAMS = [
     Hostile(annealing_by_a_counter, "count"),
-    Hostile(annealing_from_outside),
+    Hostile(annealing_from_outside, free=True),
     Hostile(annealing_in_stages),
-    Hostile(annealing_by_an_argument),
+    Hostile(annealing_by_an_argument, free=True),
     Hostile(annealing_by_a_parameter, tame=True),
     Hostile(annealing_by_a_buffer, tame=True),
     Hostile(annealing_by_a_default_argument),
@@ -278,7 +278,7 @@ PROGRAMS = [
     Hostile(settings_in_a_class),
     Hostile(settings_in_a_module),
     Hostile(settings_behind_a_module),
-    Hostile(settings_behind_a_property),
+    Hostile(settings_behind_a_property, free=True),
     Hostile(settings_in_a_context_variable, "seen after", late=True),
     Hostile(settings_in_a_file, "seen after", late=True),
     Hostile(a_handlers_own_number),

@@ -125,5 +125,5 @@ PROGRAMS = [
     Hostile(masks_that_change, tame=True),
     Hostile(data_chosen_by_a_mask, "shape"),
     Hostile(a_program_exchanged),
-    Hostile(sites_that_come_and_go),
+    Hostile(sites_that_come_and_go, free=True),
 ]

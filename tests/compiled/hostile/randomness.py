@@ -88,7 +88,7 @@ PROGRAMS = [
     Hostile(pythons_random_branches, "random"),
     Hostile(numpys_random_numbers, "random"),
     Hostile(a_generator_of_numpys, "generator"),
-    Hostile(a_generator_of_torchs, tame=True),
+    Hostile(a_generator_of_torchs, tame=True, free=True),
     Hostile(a_program_that_seeds, "random"),
-    Hostile(a_stream_put_back, ""),
+    Hostile(a_stream_put_back, free=True),
 ]

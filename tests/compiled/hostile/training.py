@@ -240,7 +240,7 @@ def moments_of_the_guide_between_steps():
 
 PROGRAMS = [
     Hostile(parameters_that_come_late),
-    Hostile(a_cleared_store),
+    Hostile(a_cleared_store, free=True),
     Hostile(a_store_put_back),
     Hostile(a_parameter_set_anew),
     Hostile(a_parameter_changed_in_place, tame=True),
