@@ -6,6 +6,7 @@ last size: what resident memory rose to, during steps, above what it was before 
 built (on a GPU: what torch had allocated at most).
 """
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -217,9 +218,7 @@ def peak(axis: str, who: str, size: int, settings: Settings) -> float | None:
     To be called in a process of its own.
     """
     workload, report = AXES[axis].workload(size), Report(NAME, axis)
-    if who in (NUMPYRO, NUMPYRO_SCAN):  # what libraries take is nobody's growth
-        with suppress(NotAvailable):
-            Jitted.libraries()
+    _load_libraries(who)
     before = _resident("VmRSS")
     runner = build(workload, settings, report, only=(who,))[0].get(who)
     if runner is None:
@@ -229,12 +228,20 @@ def peak(axis: str, who: str, size: int, settings: Settings) -> float | None:
     else:
         _forget_peak()
     with runner.around():
-        for _ in range(5):
+        for _ in range(2):
             runner.step()
         runner.finish()
     if settings.device == "cuda":
         return torch.cuda.max_memory_allocated() / _MIB
     return _resident("VmHWM") - before
+
+
+def _load_libraries(who: str) -> None:
+    """Load what loads itself upon first use, since its size is nobody's growth."""
+    importlib.import_module("torch._inductor.compile_fx")
+    if who in (NUMPYRO, NUMPYRO_SCAN):
+        with suppress(NotAvailable):
+            Jitted.libraries()
 
 
 def _resident(key: str) -> float:

@@ -23,7 +23,7 @@ from benchmarks.programs.eight_schools import EightSchools
 from benchmarks.programs.logistic_regression import LogisticRegression
 from benchmarks.programs.vae import VAE
 
-HAND, HAND_COMPILED = "by hand", "by hand, torch.compile"
+HAND, HAND_PLAIN, HAND_COMPILED = "by hand", "by hand, unfused Adam", "by hand, torch.compile"
 NUMPYRO, NUMPYRO_SCAN = "NumPyro", "NumPyro, lax.scan"
 EAGER, COMPILED, UNROLLED = "dsvi", "dsvi, compiled", "dsvi, compiled, run"
 COMPILERS = frozenset((HAND_COMPILED, NUMPYRO, NUMPYRO_SCAN, COMPILED, UNROLLED))
@@ -80,6 +80,7 @@ class Workload:
 
         found: dict[str, Callable[[], Runner]] = {
             HAND: lambda: by_hand.Eager(problem, K, device, rate),
+            HAND_PLAIN: lambda: by_hand.Eager(problem, K, device, rate, fused=None),
             HAND_COMPILED: lambda: by_hand.Compiled(problem, K, device, rate),
         }
         for name, loss in self.pyro.items():

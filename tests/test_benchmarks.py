@@ -19,7 +19,7 @@ from benchmarks.machine import Neighbours
 from benchmarks.quality import reached
 from benchmarks.report import Report, Settings, Target, at_least_shown, text
 from benchmarks.speed import build
-from benchmarks.workloads import EAGER, HAND, WORKLOADS
+from benchmarks.workloads import EAGER, HAND, HAND_PLAIN, WORKLOADS
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -159,7 +159,7 @@ def test_who_cannot_take_part_is_told_and_costs_nobody_else(monkeypatch, error, 
     workload = replace(WORKLOADS["W1"], pyro={"theirs": TraceMeanField_ELBO})
     report = Report("speed", "")
     runners, facts = build(workload, Settings(quick=True), report)
-    assert set(runners) == set(facts) == {HAND, EAGER}
+    assert set(runners) == set(facts) == {HAND, HAND_PLAIN, EAGER}
     assert any("W1, theirs" in note and words in note for note in report.notes)
 
 

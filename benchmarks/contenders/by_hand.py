@@ -1,7 +1,8 @@
 """Plain torch, as somebody writes it who knows the model: no program, no trace, no dispatch.
 
-The eager one is a loss, ``backward`` and torch's fused Adam.  The compiled one is a single function
-of parameters, moments and state, gradient and update included, under ``torch.compile``.
+The eager one is a loss, ``backward`` and torch's Adam, fused or as torch has it by default.  The
+compiled one is a single function of parameters, moments and state, gradient and update included,
+under ``torch.compile``.
 """
 
 from typing import Any
@@ -16,21 +17,28 @@ _FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8
 
 
 class Eager(Runner):
-    """Loss, ``backward``, one fused Adam over all parameters.
+    """Loss, ``backward``, one Adam over all parameters.
 
     Args:
         problem: the problem.
         particles: draws of the guide in a step.
         device: where to run.
         rate: Adam's step size.
+        fused: as for ``torch.optim.Adam``; torch itself chooses the slower way on a CPU.
     """
 
     def __init__(
-        self, problem: Problem, particles: int, device: str = "cpu", rate: float = RATE
+        self,
+        problem: Problem,
+        particles: int,
+        device: str = "cpu",
+        rate: float = RATE,
+        *,
+        fused: bool | None = True,
     ) -> None:
         written = problem.by_hand(particles, device)
         self.parameters, self.state, self.loss = written.parameters, written.state, written.loss
-        self._adam = torch.optim.Adam(self.parameters.values(), lr=rate, fused=True)
+        self._adam = torch.optim.Adam(self.parameters.values(), lr=rate, fused=fused)
 
     def step(self) -> Any:
         self._adam.zero_grad()
