@@ -40,9 +40,6 @@ CERTIFIED = {
     "ARM": Certified(dsvi.ARM),
     "DisARM": Certified(dsvi.DisARM),
     "measure-valued": Certified(dsvi.MeasureValued, refuses=ELEMENTS),
-    "measure-valued, uncoupled": Certified(
-        lambda: dsvi.MeasureValued(coupled=False), refuses=ELEMENTS
-    ),
     "without replacement": Certified(lambda: dsvi.WithoutReplacement(2), refuses=ELEMENTS),
     "sum and sample": Certified(lambda: dsvi.SumAndSample(1), refuses=ELEMENTS),
     "REBAR": Certified(dsvi.REBAR, refuses=INDICES),
