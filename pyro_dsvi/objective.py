@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from pyro_dsvi.errors import (
 from pyro_dsvi.estimators import Bias, Estimator
 from pyro_dsvi.estimators.law import innermost
 from pyro_dsvi.graph.gains import open_gates
+from pyro_dsvi.graph.nodes import Run
 from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.graph.remarks import remarks
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
@@ -225,7 +226,8 @@ class Objective(ELBO, torch.nn.Module):
     ) -> tuple[Assembled, list[Execution]]:
         nesting = self._nesting(model, guide, args, kwargs)
         learning = learning and torch.is_grad_enabled()
-        follow_all = not self.bound.additive or self.analytic_kl
+        joint = not self.bound.additive
+        follow = (joint or learning) and self._follow
         executor = Executor(
             model,
             guide,
@@ -235,11 +237,14 @@ class Objective(ELBO, torch.nn.Module):
             additive=self.bound.additive,
             frozen=self.frozen,
             analytic_kl=self.analytic_kl,
-            follow=follow_all or (learning and self._follow) or not self._names_checked,
-            follow_all=follow_all,
+            follow=follow or self.analytic_kl or not self._names_checked,
+            follow_all=joint or self.analytic_kl,
             plates=self._plates,
         )
         executions = self._execute(executor, nesting)
+        if joint and not executor.follow and not _alike(executions):
+            executor.follow = True  # the programs are no longer what they were
+            executions = self._execute(executor, nesting)
         if not executions:  # for the first time, a site takes its whole support
             self._plates = self._particles().plates(nesting, model, guide, args, kwargs)
             executor.plates = self._plates
@@ -250,9 +255,7 @@ class Objective(ELBO, torch.nn.Module):
         if learning:
             for execution in executions:
                 executor.answer(execution)
-        self._follow = any(
-            latent.score is not None for run in runs for latent in run.latents.values()
-        )
+        self._follow = not _alike(executions) if joint else _scored(runs)
         self._check_names(executions)
         assembler = Assembler(self.bound, runs, args, kwargs)
         if learning:
@@ -342,6 +345,23 @@ class Objective(ELBO, torch.nn.Module):
         state = self.__dict__.copy()
         state.update(_known=None, _plates=None, _choices={}, _follow=True, _compiled=None)
         return state
+
+
+def _scored(runs: Sequence[Run]) -> bool:
+    """Whether some draw has to answer for what it influences."""
+    return any(latent.score is not None for run in runs for latent in run.latents.values())
+
+
+def _alike(executions: Sequence[Execution]) -> bool:
+    """Whether all terms stand under one bound of log weights, whatever influences what."""
+    runs = [execution.run for execution in executions]
+    costs = [cost for run in runs for cost in run.costs]
+    latents = [latent for run in runs for latent in run.latents.values()]
+    if any(isinstance(cost.scale, Tensor) for cost in costs):
+        return False
+    if any(latent.estimator.asks or latent.estimator.enumerates for latent in latents):
+        return False
+    return len({(cost.plates, cost.scale) for cost in costs}) == 1
 
 
 def _negative(value: Tensor) -> float:

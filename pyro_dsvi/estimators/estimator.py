@@ -78,6 +78,11 @@ class Estimator(ABC):
     additive_only: ClassVar[str | None] = None
 
     @property
+    def asks(self) -> bool:
+        """Whether it may ask for the credit at other values than the drawn one."""
+        return type(self).counterfactual is not Estimator.counterfactual
+
+    @property
     def learner(self) -> torch.nn.Module | None:
         return self.baseline
 
