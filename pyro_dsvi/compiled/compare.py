@@ -96,7 +96,9 @@ def _different(a: Any, b: Any) -> str | None:
         return next((d for key in a if (d := _different(a[key], b[key])) is not None), None)
     if isinstance(a, (float, complex)) and isinstance(b, (float, complex)):
         if a == b or (a != a and b != b):
-            same_sign = not isinstance(a, float) or math.copysign(1, a) == math.copysign(1, b)
+            same_sign = not (isinstance(a, float) and isinstance(b, float)) or math.copysign(
+                1, a
+            ) == math.copysign(1, b)
             return None if same_sign else "a zero changes its sign"
         return f"a Python number changes from step to step ({a}, then {b})"
     if type(a) is type(b) and a == b:

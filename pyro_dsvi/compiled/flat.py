@@ -138,7 +138,12 @@ def flatten(parameters: Sequence[Tensor], optimizer_of: Callable[[Tensor], Any])
     for p in parameters:
         optimizer = optimizer_of(p)
         update = None if optimizer is None else update_of(optimizer)
-        if update is None or not p.is_contiguous() or not p.dtype.is_floating_point:
+        if (
+            optimizer is None
+            or update is None
+            or not p.is_contiguous()
+            or not p.dtype.is_floating_point
+        ):
             return []
         state = optimizer.state[p]
         if any(not isinstance(state.get(name), Tensor) for name in update.state):

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -91,7 +92,8 @@ def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], in_cpp: boo
     options["cpp_wrapper"] = in_cpp
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        return torch._inductor.compile(graph, list(inputs), options=options)
+        compiled: Any = torch._inductor.compile(graph, list(inputs), options=options)
+        return compiled
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Outcome:
         if not pairs:
             return self.loss
         leaves, gradients = zip(*pairs, strict=True)
-        return _Known.apply(self.loss, gradients, *leaves)  # pyright: ignore[reportReturnType]
+        return _Known.apply(self.loss, gradients, *leaves)
 
 
 class _Known(torch.autograd.Function):
@@ -55,5 +55,5 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, outer):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx, outer):
         return None, None, *(gradient * outer for gradient in ctx.saved_tensors)
