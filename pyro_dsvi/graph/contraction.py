@@ -29,6 +29,9 @@ from pyro_dsvi.graph.nodes import EVERYTHING, Cost, Run, declared, enumerated_di
 from pyro_dsvi.graph.packing import alike, letters_of, named
 
 
+_OUT = Marginalize()  # what a site of the model alone is to us
+
+
 @dataclass(eq=False)
 class _Factor:
     """One factor under a sum: its log, packed, masked and not scaled, and what it depends on."""
@@ -62,9 +65,6 @@ def summed_sites(sites: Mapping[str, Any], estimators: Mapping[str, Estimator]) 
         for name, msg in sites.items()
         if number_of(msg) is not None and isinstance(estimators.get(name, _OUT), Marginalize)
     }
-
-
-_OUT = Marginalize()  # what a site of the model alone is to us
 
 
 def sum_out(run: Run, sites: Mapping[str, Any], reach: Mapping[str, int]) -> None:
