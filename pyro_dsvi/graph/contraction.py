@@ -28,7 +28,6 @@ from pyro_dsvi.graph.alphabet import Alphabet
 from pyro_dsvi.graph.nodes import EVERYTHING, Cost, Run, declared, enumerated_dims, number_of
 from pyro_dsvi.graph.packing import alike, letters_of, named
 
-
 _OUT = Marginalize()  # what a site of the model alone is to us
 
 
