@@ -28,6 +28,8 @@ from pyro_dsvi.graph.alphabet import Alphabet
 from pyro_dsvi.graph.nodes import EVERYTHING, Cost, Run, declared, enumerated_dims, number_of
 from pyro_dsvi.graph.packing import alike, letters_of, named
 
+_OUT = Marginalize()  # what a site of the model alone is to us
+
 
 @dataclass(eq=False)
 class _Factor:
@@ -62,9 +64,6 @@ def summed_sites(sites: Mapping[str, Any], estimators: Mapping[str, Estimator]) 
         for name, msg in sites.items()
         if number_of(msg) is not None and isinstance(estimators.get(name, _OUT), Marginalize)
     }
-
-
-_OUT = Marginalize()  # what a site of the model alone is to us
 
 
 def sum_out(run: Run, sites: Mapping[str, Any], reach: Mapping[str, int]) -> None:

@@ -114,7 +114,7 @@ class _Weights:
         if not sites:
             return cost
         for site in sites:
-            _refuse_outside(self.latents[site], cost, x)
+            _refuse_outside(self.latents[site], cost)
         reach = cost.reach
         for site in self.with_upstream(sites):
             reach |= self.latents[site].reach
@@ -179,7 +179,7 @@ def _sum_out(x: Tensor, sites: frozenset[str]) -> Tensor:
     return named(x, "".join(letter for letter in letters if letter not in sites))
 
 
-def _refuse_outside(latent: Latent, cost: Cost, x: Tensor) -> None:
+def _refuse_outside(latent: Latent, cost: Cost) -> None:
     plates = sorted(latent.plates - cost.plates)
     if plates:
         raise IncompatibleSite(
