@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import credit, pathwise, variance
+from benchmarks import credit, discrete, pathwise, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
 
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     credit.NAME: credit.run,
+    discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,
     variance.NAME: variance.run,
 }
