@@ -540,6 +540,25 @@ def test_refused_between_laws_without_relaxed_density():
         _step(dist.Bernoulli(0.5), REBAR(), p=dist.Poisson(0.4))
 
 
+@pytest.mark.parametrize(
+    "step_of",
+    [lambda b: (b > 0.5).double(), lambda b: f64([0.2, 0.9])[b.long()]],
+    ids=["comparison", "index"],
+)
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_refused_steps_of_the_value(step_of, bound):
+    def model():
+        b = pyro.sample("b", dist.Bernoulli(torch.tensor(0.3)))
+        pyro.sample("x", dist.Normal(step_of(b), 1.0), obs=torch.tensor(0.5))
+
+    def guide():
+        pyro.sample("b", dist.Bernoulli(torch.tensor(0.4)))
+
+    objective = dsvi.Objective(bound, estimators={"b": REBAR()})
+    with pytest.raises(IncompatibleSite, match="reaches the model's site 'x' without a slope"):
+        objective.loss_and_grads(model, guide)
+
+
 @pytest.mark.parametrize("downstream", [ScoreFunction(), RELAX(net(1), scale=None)])
 def test_refused_upstream_of_a_draw_without_gradient(downstream):
     with pytest.raises(IncompatibleSite, match="'w' downstream pass no gradient"):
