@@ -98,7 +98,8 @@ def _refuse_steps(latent: Latent) -> None:
                 raise IncompatibleSite(
                     f"site {latent.site!r}: {type(latent.estimator).__name__} relaxes its value, "
                     f"which reaches the {program}'s site {cost.site!r} without a slope, by a "
-                    "comparison or an index; write it as a smooth function of the value, or use dsvi.estimators.DisARM() or ScoreFunction() here"
+                    "comparison or an index; write it as a smooth function of the value, or use "
+                    "dsvi.estimators.DisARM() or ScoreFunction() here"
                 )
 
 
