@@ -5,9 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks import credit, growth, pathwise, quality, speed, variance
+from benchmarks import credit, discrete, growth, pathwise, quality, speed, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -17,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     growth.NAME: growth.run,
     quality.NAME: quality.run,
     credit.NAME: credit.run,
+    discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,
     variance.NAME: variance.run,
 }

@@ -9,6 +9,7 @@ import itertools
 import math
 import warnings
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -21,7 +22,7 @@ from torch.nn.functional import softplus
 import pyro_dsvi as dsvi
 from pyro_dsvi.bounds import IWAE, Evidence
 from pyro_dsvi.errors import IncompatibleSite, InvalidArgument, PlatesMergedWarning
-from pyro_dsvi.estimators import REBAR, RELAX, ScoreFunction
+from pyro_dsvi.estimators import REBAR, RELAX, Delta, ScoreFunction, Taylor
 from pyro_dsvi.estimators.hindsight import Gumbel, Logistic
 from tests.copies import Given, assert_unbiased, own_copies, step
 from tests.scenarios import f64
@@ -262,10 +263,11 @@ def truth_of_everything(iwae: bool, particles: int) -> dict[str, Tensor]:
     return dict(zip(parameters, gradient, strict=True))
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("mode", [(1, True), (2, True), (2, False)], ids=["1", "2", "2 in a loop"])
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("kind", ["rebar", "relax", "relax, net alone"])
-def test_everything(kind, bound, mode):
+def test_everything(kind, bound, mode, frozen):
     particles, side_by_side = mode
     own = {name: own_copies(value, COPIES) for name, value in START.items()}
     model, guide = everything(own)
@@ -275,6 +277,7 @@ def test_everything(kind, bound, mode):
         num_particles=particles,
         vectorize_particles=side_by_side,
         estimators={"a": make(2), "c": make(1), "d": make(3)},
+        frozen=frozen,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PlatesMergedWarning)
@@ -282,6 +285,42 @@ def test_everything(kind, bound, mode):
     truth = truth_of_everything(isinstance(bound, IWAE), particles)
     for name, gradient in zip(own, found, strict=True):
         assert_unbiased(gradient.reshape(COPIES, -1), truth[name].reshape(-1))
+
+
+@pytest.mark.parametrize("estimator", [Taylor(), Delta()])
+def test_downstream_of_an_expansion(estimator):
+    """A Gaussian site's slopes pass through a bit's relaxed stand-in; the truth by quadrature."""
+    x, w = (torch.tensor(v) for v in np.polynomial.hermite_e.hermegauss(60))
+    start = f64([0.3, -0.4, 0.8]).requires_grad_()  # mean and log scale of z, the bit's link
+    z = start[0] + start[1].exp() * x
+    q = torch.sigmoid(start[2] * z)
+
+    def cost(z, b):
+        return torch.sin(z) * (1 + 2 * b) - b * z**2 / 4
+
+    given_one, given_zero = cost(z, f64(1.0)) - q.log(), cost(z, f64(0.0)) - (1 - q).log()
+    # log p(z) and log p(b) at their guide-free laws N(0, 1) and a fair coin; entropy of z
+    inner = q * given_one + (1 - q) * given_zero - z**2 / 2
+    value = (w * inner).sum() / math.sqrt(2 * math.pi) + start[1]
+    truth = torch.autograd.grad(value, start)[0]
+
+    own = own_copies(start, 20_000)
+    plate = pyro.plate("copies", len(own))
+
+    def model():
+        with plate:
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0), 1.0))
+            b = pyro.sample("b", dist.Bernoulli(torch.tensor(0.5)))
+            pyro.factor("f", cost(z, b))
+
+    def guide():
+        with plate:
+            z = pyro.sample("z", dist.Normal(own[:, 0], own[:, 1].exp()))
+            pyro.sample("b", dist.Bernoulli(logits=own[:, 2] * z))
+
+    objective = dsvi.Objective(Evidence(), estimators={"z": estimator, "b": REBAR()})
+    (found,) = step(objective, model, guide, [own])
+    assert_unbiased(found, truth)
 
 
 # -- learning ------------------------------------------------------------------------------------
@@ -499,6 +538,25 @@ def test_refused_sites(q, estimator, words):
 def test_refused_between_laws_without_relaxed_density():
     with pytest.raises(IncompatibleSite, match="site 'z': Poisson has no density at relaxed"):
         _step(dist.Bernoulli(0.5), REBAR(), p=dist.Poisson(0.4))
+
+
+@pytest.mark.parametrize(
+    "step_of",
+    [lambda b: (b > 0.5).double(), lambda b: f64([0.2, 0.9])[b.long()]],
+    ids=["comparison", "index"],
+)
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_refused_steps_of_the_value(step_of, bound):
+    def model():
+        b = pyro.sample("b", dist.Bernoulli(torch.tensor(0.3)))
+        pyro.sample("x", dist.Normal(step_of(b), 1.0), obs=torch.tensor(0.5))
+
+    def guide():
+        pyro.sample("b", dist.Bernoulli(torch.tensor(0.4)))
+
+    objective = dsvi.Objective(bound, estimators={"b": REBAR()})
+    with pytest.raises(IncompatibleSite, match="reaches the model's site 'x' without a slope"):
+        objective.loss_and_grads(model, guide)
 
 
 @pytest.mark.parametrize("downstream", [ScoreFunction(), RELAX(net(1), scale=None)])

@@ -32,7 +32,8 @@ class REBAR(RelaxedControl):
     """Hard draws, relaxed control variate; for Bernoulli and OneHotCategorical sites.
 
     The programs must be smooth functions of the site's value from there on: a comparison, rounding
-    or an index made of it has no slope, and would leave a bias.
+    or an index made of it has no slope, and would leave a bias.  A cost that the value reaches by
+    such ways alone is refused; one that it also reaches by smooth ones cannot be told.
 
     Args:
         temperature: start value of the temperature, positive.

@@ -78,9 +78,29 @@ def _answers(latent: Latent, run: Run) -> list[Answer]:
     A draw :math:`z = \mu + A \varepsilon` moves its own live density by the value and by the
     parameters, and the two cancel but for :math:`\log |A|`; so neither counts.
     """
+    if latent.estimator.relaxes:
+        _refuse_steps(latent)
     if run.frozen or not latent.estimator.passes_gradient:
         return latent.answers
     return [answer._replace(run=_own_held(latent, answer.run)) for answer in latent.answers]
+
+
+def _refuse_steps(latent: Latent) -> None:
+    """Refuse costs that follow a relaxed value in steps: what has no slope leaves a bias.
+
+    Raises:
+        IncompatibleSite: if the value reaches a cost without a gradient.
+    """
+    for further, _ in latent.answers:
+        for cost in further.costs:
+            if cost.reach & latent.bit and not cost.log_density.requires_grad:
+                program = "guide" if cost.of_guide else "model"
+                raise IncompatibleSite(
+                    f"site {latent.site!r}: {type(latent.estimator).__name__} relaxes its value, "
+                    f"which reaches the {program}'s site {cost.site!r} without a slope, by a "
+                    "comparison or an index; write it as a smooth function of the value, or use "
+                    "dsvi.estimators.DisARM() or ScoreFunction() here"
+                )
 
 
 def _own_held(latent: Latent, run: Run) -> Run:
