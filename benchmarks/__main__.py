@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks import credit, discrete, growth, pathwise, quality, speed, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
