@@ -131,7 +131,7 @@ class Strategy:
                 f"frozen={self.frozen}; a mix of frozen and live sites is biased, so freeze all "
                 "sites (frozen=True on the objective) or none"
             )
-        if self.frozen and estimator.relaxes:
+        if self.frozen and estimator.relaxes and estimator.passes_gradient:
             raise IncompatibleSite(
                 f"{where}: {type(estimator).__name__} with frozen=True: freezing rests on an exact "
                 "reparameterisation, which a relaxation is not; use frozen=False"

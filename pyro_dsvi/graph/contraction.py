@@ -25,7 +25,8 @@ from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator, Marginalize
 from pyro_dsvi.estimators.law import sampling_law
 from pyro_dsvi.graph.alphabet import Alphabet
-from pyro_dsvi.graph.nodes import EVERYTHING, Cost, Run, declared, enumerated_dims, number_of
+from pyro_dsvi.graph.messages import declared, enumerated_dims, number_of
+from pyro_dsvi.graph.nodes import EVERYTHING, Cost, Run
 from pyro_dsvi.graph.packing import alike, letters_of, named
 
 _OUT = Marginalize()  # what a site of the model alone is to us

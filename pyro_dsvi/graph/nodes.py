@@ -1,4 +1,4 @@
-"""From what the programs did to latents and costs: the one file that reads Pyro's messages.
+"""From what the programs did to latents and costs.
 
 A *cost* is one term of log w = log p(x, z) - log q(z): a log density of the model, or the negative
 one of the guide, scaled and masked as its program says, together with the plates it lives in and
@@ -10,18 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions.unit import Unit
 from pyro.distributions.util import scale_and_mask
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual
-from pyro_dsvi.errors import IncompatibleSite, SiteMismatch
 from pyro_dsvi.estimators import Estimator, ScoreFunction
-from pyro_dsvi.estimators.densities import log_prob
 from pyro_dsvi.estimators.law import sampling_law
-from pyro_dsvi.estimators.relaxation import extended_log_prob
 from pyro_dsvi.graph.branch import Branch
+from pyro_dsvi.graph.messages import (
+    declared,
+    enumerated_dims,
+    is_draw_from_outside,
+    is_silent,
+    log_density,
+    number_of,
+    weighed,
+    whole_mask,
+)
 
 PARTICLES = "num_particles_vectorized"
 EVERYTHING = -1  # the bit set of all latents
@@ -150,10 +155,10 @@ class Run:
             reach: bit set of what reaches each of them; what is missing is reached by all.
         """
         for name, msg in sites.items():
-            if not _is_silent(msg):
+            if not is_silent(msg):
                 latent = self.latents.get(name)
                 log_p = log_density(msg, None if latent is None else latent.estimator)
-                log_p = _weighed(log_p, msg)
+                log_p = weighed(log_p, msg)
                 self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
         if any(latent.estimator is _OUTSIDE for latent in self.latents.values()):
             for cost in self.costs:  # nobody saw where that draw went
@@ -183,10 +188,10 @@ class Run:
         self.frozen = frozen is not None
         for name, msg in sites.items():
             estimator = estimators.get(name)
-            if estimator is None and _is_draw_from_outside(msg):
+            if estimator is None and is_draw_from_outside(msg):
                 estimator = _OUTSIDE
             score = _score(msg, estimator)
-            if not _is_silent(msg):
+            if not is_silent(msg):
                 by_score = score is not None and not _passes(estimator)
                 # Most often the density that the credit multiplies is that of the cost.
                 same = by_score and sampling_law(msg["fn"]) is msg["fn"]
@@ -196,13 +201,13 @@ class Run:
                     log_q = score if score is not None and same else log_density(msg, estimator)
                 if by_score and additive:
                     log_q = log_q.detach()
-                log_q = _weighed(log_q, msg)
+                log_q = weighed(log_q, msg)
                 self._add_cost(msg, True, log_q, reach.get(name, EVERYTHING))
             if estimator is None:
                 continue
             own = None
             if frozen is not None and score is not None and not additive:
-                own = -scale_and_mask(score, msg["scale"], _whole_mask(msg))
+                own = -scale_and_mask(score, msg["scale"], whole_mask(msg))
             bit = EVERYTHING if estimator is _OUTSIDE else bits.get(name, EVERYTHING)
             self.latents[name] = Latent(
                 name,
@@ -214,7 +219,7 @@ class Run:
                 self.plates_of(msg),
                 bit,
                 msg["scale"],
-                _whole_mask(msg),
+                whole_mask(msg),
                 reach.get(name, EVERYTHING),
                 enumerated_dims(msg),
                 number_of(msg),
@@ -230,7 +235,7 @@ class Run:
                 plates,
                 reach,
                 msg["scale"],
-                _whole_mask(msg),
+                whole_mask(msg),
                 msg["fn"],
                 msg["value"],
                 enumerated_dims(msg),
@@ -259,17 +264,6 @@ class Run:
         return frozenset(names)
 
 
-def enumerated_dims(msg: Any) -> Mapping[int, int]:
-    """Numbers of the enumerated sites that dimensions of a site's tensors stand for."""
-    return msg["infer"].get("_dim_to_id", {})
-
-
-def number_of(msg: Any) -> int | None:
-    """A site's own number if it has taken its whole support as its value, else None."""
-    dim = msg["infer"].get("_enumerate_dim")
-    return None if dim is None else enumerated_dims(msg)[dim]
-
-
 def same_weight(a: Cost | Latent, b: Cost | Latent) -> bool:
     """Whether two sites enter the log weight with the same scale and mask."""
     return _same(a.scale, b.scale) and _same(a.mask, b.mask)
@@ -292,101 +286,3 @@ def _score(msg: Any, estimator: Estimator | None) -> Tensor | None:
     if estimator is _OUTSIDE:
         return msg["fn"].log_factor
     return estimator.score(msg["fn"], msg["value"])
-
-
-def log_density(msg: Any, estimator: Estimator | None = None) -> Tensor:
-    """Log density of a site at its value, in nats, neither scaled nor masked.
-
-    Args:
-        msg: the site's message, in either program.
-        estimator: the estimator by which its value was drawn, or None.
-    """
-    try:
-        if estimator is not None and estimator.relaxes:
-            return extended_log_prob(msg["fn"], msg["value"])
-        if msg["args"] or msg["kwargs"]:
-            return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
-        return log_prob(msg["fn"], msg["value"])
-    except IncompatibleSite as error:
-        raise IncompatibleSite(f"site {msg['name']!r}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"site {msg['name']!r}: {error}") from error
-
-
-def _weighed(log_density: Tensor, msg: Any) -> Tensor:
-    """The log density as it enters the log weight: scaled and masked."""
-    scale, mask = msg["scale"], msg["mask"]
-    if mask is None and type(scale) is float and scale == 1.0:
-        return log_density
-    return scale_and_mask(log_density, scale, mask)
-
-
-def _is_silent(msg: Any) -> bool:
-    """Whether the whole site is masked out, as ``pyro.deterministic`` sites are."""
-    return msg["mask"] is False or getattr(msg["fn"], "_mask", None) is False
-
-
-def _whole_mask(msg: Any) -> Any:
-    """The site's mask and its distribution's, as one."""
-    own = getattr(msg["fn"], "_mask", None)
-    if own is None or own is True:
-        return msg["mask"]
-    return own if msg["mask"] is None or msg["mask"] is True else own & msg["mask"]
-
-
-def _is_draw_from_outside(msg: Any) -> bool:
-    """Whether a factor of the guide is the density of a draw without reparameterisation.
-
-    Raises:
-        SiteMismatch: if the factor does not say.
-    """
-    if not isinstance(msg["fn"], Unit):
-        return False
-    if "has_rsample" not in vars(msg["fn"]):
-        raise SiteMismatch(
-            f"site {msg['name']!r}: a factor in the guide must say where it comes from; "
-            "pass has_rsample=True to pyro.factor if it comes from a reparameterised draw, "
-            "has_rsample=False if not"
-        )
-    return not msg["fn"].has_rsample
-
-
-def declared(msg: Any, value: Tensor) -> Tensor:
-    """Check that every batch dimension of a log density belongs to a plate or enumerated site.
-
-    Raises:
-        SiteMismatch: if one does not, and Pyro's validation is on; else it is summed.
-    """
-    stack = msg["cond_indep_stack"]
-    if not stack and value.dim() == 0:
-        return value
-    sizes = {f.dim: f.size for f in stack if f.dim is not None}
-    enumerated = enumerated_dims(msg)
-    shape = value.shape
-    if len(shape) < -min(sizes, default=0):
-        shape = torch.Size((1,) * (-min(sizes) - len(shape)) + tuple(shape))
-    wrong = [
-        dim
-        for dim, size in zip(range(-len(shape), 0), shape, strict=True)
-        if size != sizes.get(dim, 1) and dim not in enumerated
-    ]
-    if not wrong:
-        return value
-    if is_validation_enabled():
-        wanted = [sizes.get(dim, 1) for dim in range(-len(shape), 0)]
-        raise SiteMismatch(
-            f"site {msg['name']!r}: its log density has shape {tuple(shape)}, its plates declare "
-            f"{tuple(wanted)}; enclose the batch in a pyro.plate, or move it into the event with "
-            ".to_event(...)"
-        )
-    value = value.reshape(shape)
-    for dim in wrong:
-        value = value.expand(_with(value.shape, dim, sizes[dim])) if dim in sizes else value
-        value = value if dim in sizes else value.sum(dim, keepdim=True)
-    return value
-
-
-def _with(shape: torch.Size, dim: int, size: int) -> list[int]:
-    sizes = list(shape)
-    sizes[dim] = size
-    return sizes

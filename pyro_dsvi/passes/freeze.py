@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators.law import tensors_of
-from pyro_dsvi.graph.nodes import log_density
+from pyro_dsvi.graph.messages import log_density
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.sample import reuse
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_dsvi.errors import IncompatibleSite
-from pyro_dsvi.graph.nodes import enumerated_dims, number_of
+from pyro_dsvi.graph.messages import enumerated_dims, number_of
 from pyro_dsvi.passes.probe import aside, run_at
 from pyro_dsvi.passes.record import Record
 
