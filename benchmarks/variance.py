@@ -34,25 +34,20 @@ PARAMETERS = ("mean", "log scale")
 
 
 def estimators() -> dict[str, Callable[[], dsvi.estimators.Estimator]]:
-    """The contenders by name, those that this version has."""
+    """The contenders by name."""
     room = dsvi.estimators
-    found: dict[str, Callable[[], dsvi.estimators.Estimator]] = {
+    return {
         SCORE: room.ScoreFunction,
         "score + leave-one-out": lambda: room.ScoreFunction(dsvi.LeaveOneOut()),
         "score + delta": room.Delta,
         "score + delta, fitted scale": lambda: room.OptimalScale(room.Delta()),
-    }
-    measure_valued = getattr(room, "MeasureValued", None)
-    if measure_valued is not None:
-        found["measure-valued, uncoupled"] = lambda: measure_valued(coupled=False)
-        found["measure-valued, coupled"] = lambda: measure_valued(coupled=True)
-    found |= {
+        "measure-valued, uncoupled": lambda: room.MeasureValued(coupled=False),
+        "measure-valued, coupled": room.MeasureValued,
         PATHWISE: room.Pathwise,
         TAYLOR: room.Taylor,
         "pathwise + Taylor, no probe": lambda: room.Taylor(probes=0),
         "pathwise + Taylor, fitted scale": lambda: room.OptimalScale(room.Taylor()),
     }
-    return found
 
 
 class Regression(NamedTuple):
