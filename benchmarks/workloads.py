@@ -25,7 +25,8 @@ from benchmarks.programs.vae import VAE
 
 HAND, HAND_PLAIN, HAND_COMPILED = "by hand", "by hand, unfused Adam", "by hand, torch.compile"
 NUMPYRO, NUMPYRO_SCAN = "NumPyro", "NumPyro, lax.scan"
-EAGER, COMPILED, UNROLLED = "dsvi", "dsvi, compiled", "dsvi, compiled, run"
+EAGER, EAGER_PYRO = "dsvi", "dsvi, Pyro's Adam"
+COMPILED, UNROLLED = "dsvi, compiled", "dsvi, compiled, run"
 COMPILERS = frozenset((HAND_COMPILED, NUMPYRO, NUMPYRO_SCAN, COMPILED, UNROLLED))
 
 
@@ -90,7 +91,9 @@ class Workload:
             found[NUMPYRO] = numpyro
             found[NUMPYRO_SCAN] = partial(numpyro, steps=self.unrolled)
         ours = self.ours or _not_yet
-        found[EAGER] = lambda: in_pyro.Stepwise(make, ours(), **options)
+        fused = {**options, "optimizer": dsvi.optim.FusedAdam}
+        found[EAGER] = lambda: in_pyro.Stepwise(make, ours(), **fused)
+        found[EAGER_PYRO] = lambda: in_pyro.Stepwise(make, ours(), **options)
         found[COMPILED] = lambda: in_pyro.Compiled(make, ours(), **options)
         found[UNROLLED] = lambda: in_pyro.Compiled(make, ours(), unrolled=self.unrolled, **options)
         return found

@@ -10,12 +10,12 @@ import torch
 from pyro.infer import ELBO, SVI
 
 import pyro_dsvi as dsvi
-from benchmarks.contenders.runner import RATE, NotAvailable, Runner
+from benchmarks.contenders.runner import RATE, Runner
 from benchmarks.problem import Make
 
 
 class Stepwise(Runner):
-    """Pyro's ``SVI`` and Adam on one program under one loss, with a param store of its own.
+    """Pyro's ``SVI`` on one program under one loss, with a param store of its own.
 
     Args:
         make: builds the program; called with the random generators seeded.
@@ -24,6 +24,7 @@ class Stepwise(Runner):
         seed: of the program's data and first parameters.
         rate: Adam's step size.
         around: a further context for each step, or None.
+        optimizer: Adam, Pyro's or ours.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Stepwise(Runner):
         seed: int = 0,
         rate: float = RATE,
         around: Callable[[], Any] | None = None,
+        optimizer: Callable[[dict[str, float]], Any] = pyro.optim.Adam,
     ) -> None:
         self.loss = loss
         self.validation = validation
@@ -43,7 +45,7 @@ class Stepwise(Runner):
         with self.around():
             pyro.set_rng_seed(seed)
             self.program = make()
-            self._svi = self._inference(pyro.optim.Adam({"lr": rate}))
+            self._svi = self._inference(optimizer({"lr": rate}))
 
     def _inference(self, optimizer: Any) -> SVI:
         return SVI(self.program.model, self.program.guide, optimizer, self.loss)
@@ -55,7 +57,7 @@ class Stepwise(Runner):
             yield
 
     def step(self) -> Any:
-        """One step of ``SVI`` with Pyro's Adam."""
+        """One step of ``SVI``."""
         if self._handler is None:
             return self._svi.step(*self.program.args)
         with self._handler():
@@ -93,14 +95,9 @@ class Compiled(Stepwise):
         loss: an objective of ours.
         unrolled: steps that one call of ``run`` makes; 1 for ``step``.
         options: as for :class:`Stepwise`.
-
-    Raises:
-        NotAvailable: if there is no ``CompiledSVI`` yet.
     """
 
     def __init__(self, make: Make, loss: ELBO, *, unrolled: int = 1, **options: Any) -> None:
-        if not hasattr(dsvi, "CompiledSVI"):
-            raise NotAvailable("dsvi.CompiledSVI is not there")
         super().__init__(make, loss, **options)
         self.steps = unrolled
 
