@@ -122,12 +122,15 @@ def variances(
 
 
 def _resampled(gradient: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Total variance in each resample, given how often each draw is in it."""
+    """Total variance in each resample, given how often each draw is in it.
+
+    A resample holds draws twice, which costs it another 1 / count of its variance.
+    """
     count = len(gradient)
     centred = gradient - gradient.mean(0)
     square = weights @ (centred**2).sum(1) / count
     mean = weights @ centred / count
-    return (square - (mean**2).sum(1)) * count / (count - 1)
+    return (square - (mean**2).sum(1)) * (count / (count - 1)) ** 2
 
 
 def _interval(value: float, resampled: np.ndarray) -> Interval:

@@ -8,6 +8,7 @@ leave-one-out arrived, with whatever each estimator has learnt in its own run.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,7 @@ import pyro_dsvi as dsvi
 from benchmarks.credit import variances
 from benchmarks.interleave import Interval, pinned
 from benchmarks.report import Bars, Report, Settings, Table, Target
+from pyro_dsvi.errors import BiasedEstimatorWarning
 
 NAME = "discrete"
 BITS, PIXELS, MINIBATCH = 200, 64, 100
@@ -106,7 +108,8 @@ def run(settings: Settings) -> Report:
         "MeasureValued would run the programs 200 times a step"
     )
     x = digits()
-    with pinned(settings.threads):
+    with pinned(settings.threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore", BiasedEstimatorWarning)  # the table says which
         runs = {
             name: _train(x, particles, make, steps, every, settings.seed)
             for name, (particles, make) in estimators().items()

@@ -155,7 +155,8 @@ def race(name: str, settings: Settings) -> dict[str, Course | str]:
     marks = np.geomspace(budget / 100, budget, 4 if settings.quick else _JUDGED)
     entrants: dict[str, Stepwise] = {}
     courses: dict[str, Course | str] = {}
-    for who, loss in [*it.losses.items(), *_compiled(it.losses)]:
+    compiled = [] if settings.quick else _compiled(it.losses)  # compiling alone takes minutes
+    for who, loss in [*it.losses.items(), *compiled]:
         kind = Compiled if who.endswith(", compiled") else Stepwise
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

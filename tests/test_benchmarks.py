@@ -19,7 +19,7 @@ from benchmarks.machine import Neighbours
 from benchmarks.quality import reached
 from benchmarks.report import Report, Settings, Target, at_least_shown, text
 from benchmarks.speed import build
-from benchmarks.workloads import EAGER, HAND, HAND_PLAIN, WORKLOADS
+from benchmarks.workloads import EAGER, EAGER_PYRO, HAND, HAND_PLAIN, WORKLOADS
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -104,6 +104,13 @@ def test_variances_are_summed_and_compared_on_the_same_draws():
     assert (ratio["double"].low, ratio["double"].high) == pytest.approx((4, 4))
 
 
+def test_an_interval_of_many_dimensions_holds_its_variance():
+    """Summed over many dimensions little is left to chance, but what the resampling takes away."""
+    draws = np.random.default_rng(1).normal(size=(50, 2000))
+    total, _ = variances({"base": draws}, against="base", seed=0)
+    assert total["base"].low < total["base"].value < total["base"].high
+
+
 def test_what_is_only_asked_for_is_waited_for_within_the_block():
     waited, asked = [], []
     contender = Contender(
@@ -159,7 +166,7 @@ def test_who_cannot_take_part_is_told_and_costs_nobody_else(monkeypatch, error, 
     workload = replace(WORKLOADS["W1"], pyro={"theirs": TraceMeanField_ELBO})
     report = Report("speed", "")
     runners, facts = build(workload, Settings(quick=True), report)
-    assert set(runners) == set(facts) == {HAND, HAND_PLAIN, EAGER}
+    assert set(runners) == set(facts) == {HAND, HAND_PLAIN, EAGER, EAGER_PYRO, EAGER_PYRO}
     assert any("W1, theirs" in note and words in note for note in report.notes)
 
 

@@ -11,7 +11,7 @@ References:
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,15 +22,12 @@ from torch import Tensor
 from pyro_dsvi.baselines import Visit
 from pyro_dsvi.bounds import Bound
 from pyro_dsvi.estimators import Estimator
-from pyro_dsvi.estimators.law import tensors_of
 from pyro_dsvi.graph.bundle import Bundle, bundles
-from pyro_dsvi.graph.counterfactual import Credits, additive_credits, joint_credits
+from pyro_dsvi.graph.counterfactual import additive_credits, joint_credits
 from pyro_dsvi.graph.credit import downstream_credits
 from pyro_dsvi.graph.layout import Layout
-from pyro_dsvi.graph.nodes import Latent, Run
-
-# A latent of one run, with its credits, or with the indices of the run's particles.
-_Part = tuple[Run, Latent, Tensor]
+from pyro_dsvi.graph.nodes import Run
+from pyro_dsvi.graph.visits import Part, Showing, may_be_shown_as_one, shown_together
 
 
 @dataclass(eq=False)
@@ -69,6 +66,9 @@ class Assembler:
         further = (answer.run for latent in latents for answer in latent.answers)
         self.layout = Layout.of([*self.runs, *further])
         self.num_particles = sum(run.rows for run in self.runs)
+        self.showing = Showing(
+            self.layout, self.num_particles, self.bound.additive, self.args, self.kwargs or {}
+        )
 
     def assemble(self) -> Assembled:
         """The bound's value and the surrogate."""
@@ -87,67 +87,33 @@ class Assembler:
     def _additive(self) -> Assembled:
         total = self._total()
         visits: list[tuple[Estimator, Visit]] = []
-        pieces: dict[str, list[_Part]] = defaultdict(list)
+        pieces: dict[str, list[Part]] = defaultdict(list)
         for run in self.runs:
             for latents, credits in downstream_credits(run, self.layout):
-                if _may_be_shown_as_one(latents, credits):
-                    visits.append(self._visit_of_many(run, latents, credits))
+                if may_be_shown_as_one(latents, credits):
+                    rivals = partial(self._rivals_of_many, credits)
+                    visits.append(self.showing.visit_of_many(run, latents, credits, rivals))
                     continue
                 for latent, credit in zip(latents, credits, strict=True):
                     pieces[latent.site].append((run, latent, credit))
             for site, branch in run.branches.items():
                 credit = branch.spread(branch.credit, run.rows, self.layout.depth)
                 pieces[site].append((run, run.latents[site], credit))
-        for parts in _shown_together(pieces.values()):
+        for parts in shown_together(pieces.values()):
             run, latent, _ = parts[0]
             credit = _cat([credit for _, _, credit in parts])
             asked = latent.counterfactual is not None
             others = additive_credits(latent, run, self.layout) if asked else None
             scale, share = (
-                self._scale(latent),
-                self._share([run for run, _, _ in parts], latent.site),
+                self.showing.scale(latent),
+                self.showing.share([run for run, _, _ in parts], latent.site),
             )
             rivals = partial(self._rivals, credit)
-            visits.append(self._visit(parts, credit, share, scale, rivals, others))
+            visits.append(self.showing.visit(parts, credit, share, scale, rivals, others))
         return Assembled(total, self._with_terms(total, visits))
 
-    def _visit_of_many(
-        self, run: Run, latents: Sequence[Latent], credits: Tensor
-    ) -> tuple[Estimator, Visit]:
-        """Sites in the same plates, whose estimator does not tell them apart, as one."""
-        scores = torch.stack([latent.score for latent in latents if latent.score is not None])
-        return latents[0].estimator, Visit(
-            site=", ".join(latent.site for latent in latents),
-            credit=credits,
-            score=scores.reshape(credits.shape),
-            share=1 / self.num_particles,
-            scale=self._scale(latents[0]),
-            leave_one_out=lambda: torch.stack([self._rivals(credit) for credit in credits]),
-            score_norm=lambda: torch.stack([self._score_norm(latent, run) for latent in latents]),
-            args=self.args,
-            kwargs=self.kwargs or {},
-        )
-
-    def _scale(self, latent: Latent) -> float:
-        scale = 1.0
-        for plate in latent.plates:
-            scale *= self.layout.plates[plate].scale
-        return scale
-
-    def _share(self, runs: Sequence[Run], site: str) -> float | Tensor:
-        """Weight of each of a site's draws: of K particles, and of the branches of each."""
-        branches = [(run.branches[site], run.rows) for run in runs if site in run.branches]
-        if not branches:
-            return 1 / self.num_particles
-        shares = [branch.spread(branch.share, n, self.layout.depth) for branch, n in branches]
-        return _cat(shares) / self.num_particles
-
-    def _arrange(self, x: Tensor, run: Run, latent: Latent) -> Tensor:
-        """What belongs to a latent, in a program's batch shape, as ``[rows, *plates]``."""
-        branch = run.branches.get(latent.site)
-        if branch is not None:
-            return branch.arrange(x, run.rows, self.layout.depth)
-        return self.layout.arrange(x, run.rows)
+    def _rivals_of_many(self, credits: Tensor) -> Tensor:
+        return torch.stack([self._rivals(credit) for credit in credits])
 
     def _total(self) -> Tensor:
         costs = [cost for run in self.runs for cost in run.costs]
@@ -169,7 +135,7 @@ class Assembler:
         for group, value in zip(groups, values, strict=True):
             log_w = group.log_w.detach()
             sites = [list(self._parts(site)) for site in sorted(group.latents)]
-            for parts in _shown_together(sites):
+            for parts in shown_together(sites):
                 run, latent, _ = parts[0]
                 rows = _cat([rows for _, _, rows in parts])
                 credit = value.detach().expand(len(rows), *value.shape)
@@ -180,7 +146,7 @@ class Assembler:
                     else None
                 )
                 rivals = partial(self._joint_rivals, log_w, rows)
-                visits.append(self._visit(parts, credit, group.weight, 1.0, rivals, others))
+                visits.append(self.showing.visit(parts, credit, group.weight, 1.0, rivals, others))
             owned = [part for parts in sites for part in parts if part[1].own is not None]
             slope = self.bound.slope(log_w) if owned else log_w
             for run, latent, rows in owned:
@@ -190,7 +156,7 @@ class Assembler:
                 surrogate = surrogate + (slope[rows] * own).sum()
         return Assembled(total, self._with_terms(surrogate, visits), groups)
 
-    def _parts(self, site: str) -> Iterator[_Part]:
+    def _parts(self, site: str) -> Iterator[Part]:
         """The runs in which a latent has a score, each with the indices of its particles."""
         for run, rows in self.rows():
             latent = run.latents.get(site)
@@ -215,34 +181,6 @@ class Assembler:
 
     # -- both --------------------------------------------------------------------------------
 
-    def _visit(
-        self,
-        parts: list[_Part],
-        credit: Tensor,
-        share: float | Tensor,
-        scale: float,
-        rivals: Callable[[], Tensor],
-        others: Credits | None,
-    ) -> tuple[Estimator, Visit]:
-        first = parts[0][1]
-        scores = [self._arrange(_scored(latent), run, latent) for run, latent, _ in parts]
-        visit = Visit(
-            site=first.site,
-            credit=credit,
-            score=_cat(scores),
-            share=share,
-            scale=scale,
-            leave_one_out=rivals,
-            score_norm=lambda: _cat([self._score_norm(latent, run) for run, latent, _ in parts]),
-            args=self.args,
-            kwargs=self.kwargs or {},
-        )
-        if others is not None:
-            visit.q, visit.value, visit.counterfactual = first.q, first.value, first.counterfactual
-            visit.credits, visit.totals = others
-            visit.separate = self.bound.additive
-        return first.estimator, visit
-
     def _with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
         weights, scores, losses = [], [], []
         for estimator, visit in visits:
@@ -262,52 +200,6 @@ class Assembler:
             # mask has silenced it, that may be 0 times NaN.
             losses.append(torch.where(weight == 0, weight, weight * score).sum())
         return _sum([live, *losses])
-
-    def _score_norm(self, latent: Latent, run: Run) -> Tensor:
-        """Squared norm of the score's gradient with respect to the distribution's parameters."""
-        parameters = [p for p in tensors_of(latent.q) if p.requires_grad]
-        score = _scored(latent)
-        total = torch.zeros_like(score)
-        if not parameters or not score.requires_grad:
-            return self._arrange(torch.ones_like(total), run, latent)
-        for gradient in torch.autograd.grad(
-            score, parameters, torch.ones_like(score), retain_graph=True, allow_unused=True
-        ):
-            if gradient is None:
-                continue
-            extra = gradient.dim() - score.dim()
-            square = gradient.square()
-            total = total + (square.flatten(-extra).sum(-1) if extra > 0 else square)
-        return self._arrange(total, run, latent)
-
-
-def _shown_together(sites: Iterable[list[_Part]]) -> Iterator[list[_Part]]:
-    """What of each site is shown in one visit: all its runs, or one where it asks of its own."""
-    for parts in sites:
-        if parts and parts[0][1].counterfactual is None:
-            yield parts
-        else:
-            yield from ([part] for part in parts)
-
-
-def _scored(latent: Latent) -> Tensor:
-    assert latent.score is not None  # only latents with a score are visited
-    return latent.score
-
-
-def _may_be_shown_as_one(latents: Sequence[Latent], credits: Tensor) -> bool:
-    first = latents[0]
-    if not first.estimator.elementwise or first.estimator.baseline is not None:
-        return False
-    return (
-        all(
-            latent.estimator == first.estimator
-            and latent.score is not None
-            and latent.score.numel() == credits[0].numel()
-            for latent in latents
-        )
-        and len({latent.score.shape for latent in latents if latent.score is not None}) == 1
-    )
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ References:
     :cite:p:`bentley1987floyd`
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,14 +28,18 @@ from torch import Tensor
 _PERMUTED = 128
 
 
-def draw_minibatch(msg: Any) -> None:
-    """Give a plate's subsampling site its indices, unless they are given, or all of them."""
+def prepare_minibatch(msg: Any) -> None:
+    """Let a plate's subsampling site draw by :func:`draw_subset`, if it comes to draw.
+
+    Handlers further out, and Pyro, draw by calling the site's distribution, which is the plate's
+    own and made anew with each plate.
+    """
     plate = msg["fn"]
     size, count = plate.size, plate.subsample_size
-    if msg["value"] is not None or msg["done"] or plate.use_cuda is not None:
-        return  # the last is an old way to name a device, which is left to Pyro
+    if plate.use_cuda is not None:
+        return  # an old way to name a device, which is left to Pyro
     if type(size) is int and type(count) is int and 0 < count < size:
-        msg["value"] = draw_subset(size, count, plate.device)
+        plate.sample = partial(draw_subset, size, count, plate.device)
 
 
 def draw_subset(size: int, count: int, device: torch.device | str = "cpu") -> Tensor:

@@ -9,7 +9,7 @@ from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.passes.enumeration import PlatesUnknown, is_whole
-from pyro_dsvi.passes.minibatch import draw_minibatch
+from pyro_dsvi.passes.minibatch import prepare_minibatch
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.strategy import Choice
 
@@ -68,7 +68,7 @@ class Sample(Record):
         if msg["is_observed"]:
             return
         if site_is_subsample(msg):
-            draw_minibatch(msg)
+            prepare_minibatch(msg)
             return
         choice = self.choices[name] = self.choose(name, msg["fn"], msg["infer"])
         if choice.estimator.enumerates and not self.supports:

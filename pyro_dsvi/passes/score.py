@@ -7,7 +7,7 @@ from pyro.poutine.util import site_is_subsample
 from pyro_dsvi.errors import SiteMismatch
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.passes.enumeration import PlatesUnknown
-from pyro_dsvi.passes.minibatch import draw_minibatch
+from pyro_dsvi.passes.minibatch import prepare_minibatch
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.passes.sample import reuse
 from pyro_dsvi.strategy import is_marked
@@ -45,7 +45,7 @@ class Score(Record):
         elif msg["is_observed"]:
             return
         elif site_is_subsample(msg):
-            draw_minibatch(msg)
+            prepare_minibatch(msg)
         elif name not in self.drawn:
             if not is_marked(msg["infer"]):
                 raise not_in_guide(name)
