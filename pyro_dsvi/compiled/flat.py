@@ -79,7 +79,9 @@ class Flat:
     def holds(self) -> bool:
         """Whether state and settings are still what they were, learning rates apart."""
         for p, optimizer, state, settings in self._known:
-            if p.grad is not None or optimizer.state is not state or any(hooks(p)):
+            if p.grad is not None or optimizer.state is not state:
+                return False
+            if p._backward_hooks or p._post_accumulate_grad_hooks:
                 return False
             group = optimizer.param_groups[0]
             if group != settings and not _same_but_rate(group, settings):

@@ -217,7 +217,8 @@ class Reach:
         if isinstance(x, (dict, MappingProxyType)):
             keys = list(x)
             self._hold(x.values(), name, lambda i: f"{name}[{keys[i]!r}]")
-            self._hold(x.keys(), name, lambda i: f"a key of {name}")
+            if keys and word not in _MODULES_OWN:
+                self._hold(x.keys(), name, lambda i: f"a key of {name}")
         elif isinstance(x, _SEQUENCES):
             self._hold(x, name, lambda i: f"{name}[{i}]")
         pairs = x.items() if isinstance(x, (dict, MappingProxyType)) else enumerate(x)
@@ -269,8 +270,9 @@ class Reach:
             return
         module = isinstance(x, nn.Module)
         for key, value in list(attributes.items()):
-            own = module and key in (*_MODULES_OWN, *_HOOKS)
-            if own or not key.startswith("_") or isinstance(value, (FunctionType, nn.Module)):
+            if module and key in (*_MODULES_OWN, *_HOOKS):
+                self._follow(f"{name}.{key}", value, key, True)
+            elif not key.startswith("_") or isinstance(value, (FunctionType, nn.Module)):
                 self._place(operator.getitem, attributes, key, f"{name}.{key}", theirs=True)
         if module:
             self._place(_count, attributes, None, f"the number of {name}'s attributes", theirs=True)
@@ -309,9 +311,11 @@ class Reach:
 
     def _settings(self) -> None:
         """Pyro's own settings, but for those of validation, which a replay does not do."""
-        for key in pyro.settings.get():
+        for key, (module, path, _) in pyro.settings._REGISTRY.items():
             if not key.startswith("validate"):
-                self._place(_setting, pyro.settings, key, f"Pyro's setting {key}", theirs=True)
+                *outer, last = path.split(".")
+                holder = functools.reduce(getattr, outer, sys.modules[module])
+                self._place(getattr, holder, last, f"Pyro's setting {key}", theirs=True)
 
 
 _BOOKKEEPING = frozenset(
@@ -348,7 +352,3 @@ def _CELL(cell: Any, _: Any) -> Any:
 
 def _count(x: Any, _: Any) -> int:
     return len(x)
-
-
-def _setting(settings: Any, key: str) -> Any:
-    return settings.get(key)
