@@ -38,7 +38,7 @@ class Call:
         cls, model: Any, guide: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> "Call | str":
         """The call's signature; or why it has none."""
-        ambient = torch.get_default_dtype(), torch.is_autocast_enabled(), _modes()
+        ambient = torch.get_default_dtype(), _autocast(), _modes()
         if not args and not kwargs:
             return cls((model, guide, *ambient), [], [], [], None)
         leaves, spec = tree_flatten((args, dict(kwargs)))
@@ -65,6 +65,8 @@ class Call:
             else:
                 parts.append(id(leaf))
                 others.append(leaf)
+        if len(tensors) > 1:
+            parts.append(_shared(tensors))
         return cls((model, guide, *ambient, *parts), tensors, others, leaves, spec)
 
     def fresh(self) -> tuple[list[Tensor], tuple[Any, ...], dict[str, Any]]:
@@ -76,6 +78,29 @@ class Call:
         leaves = [mine.get(id(leaf), leaf) for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.spec)
         return aliases, args, kwargs
+
+
+def _shared(tensors: list[Tensor]) -> tuple[Any, ...]:
+    """Which of some tensors are one and the same, and which share memory, and how."""
+    first: dict[int, tuple[int, int]] = {}
+    parts: list[Any] = []
+    for index, tensor in enumerate(tensors):
+        start = tensor.untyped_storage().data_ptr()
+        if not start:
+            continue
+        known, offset = first.setdefault(start, (index, tensor.storage_offset()))
+        if known != index:
+            same = next(i for i, other in enumerate(tensors) if other is tensor)
+            parts.append((index, known, tensor.storage_offset() - offset, same))
+    return tuple(parts)
+
+
+def _autocast() -> Any:
+    """To which dtypes products are cast, by device."""
+    return tuple(
+        torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        for device in ("cpu", "cuda")
+    )
 
 
 def _modes() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_dsvi.compiled.outcome import hooks
 from pyro_dsvi.compiled.updates import Update, update_of
 
 
@@ -80,6 +81,8 @@ class Flat:
         for p, optimizer, state, settings in self._known:
             if p.grad is not None or optimizer.state is not state:
                 return False
+            if p._backward_hooks or p._post_accumulate_grad_hooks:
+                return False
             group = optimizer.param_groups[0]
             if group != settings and not _same_but_rate(group, settings):
                 return False
@@ -142,6 +145,7 @@ def flatten(parameters: Sequence[Tensor], optimizer_of: Callable[[Tensor], Any])
             optimizer is None
             or update is None
             or not p.is_contiguous()
+            or any(hooks(p))
             or not p.dtype.is_floating_point
         ):
             return []

@@ -5,11 +5,14 @@ gradient, may not: the compiled code was made for these.
 """
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, eq
 
 import pyro
 from torch import Tensor
 
 from pyro_dsvi.compiled.recording import Slot
+
+_LOOKS = attrgetter("requires_grad", "dtype", "shape")
 
 
 class Inputs:
@@ -31,20 +34,18 @@ class Inputs:
         self._arguments = [(i, s.argument) for i, s in enumerate(slots) if s.argument is not None]
         fixed = {id(s.tensor): s.tensor for s in slots if s.argument is None and not s.baked}
         fixed.update({id(p): p for p in (*parameters.values(), *checked)})
-        self._fixed = [(t, t.data_ptr(), t.requires_grad, t.dtype, t.shape) for t in fixed.values()]
+        self._fixed = list(fixed.values())
+        self._pointers = [t.data_ptr() for t in self._fixed]
+        self._looks = list(map(_LOOKS, self._fixed))
         store = vars(pyro.get_param_store())["_params"]
         self._named = [(n, p) for n, p in parameters.items() if store.get(n) is p]
 
     def hold(self) -> bool:
         """Whether all tensors are still what they were when the graph was recorded."""
-        for tensor, pointer, requires_grad, dtype, shape in self._fixed:
-            if (
-                tensor.data_ptr() != pointer
-                or tensor.requires_grad is not requires_grad
-                or tensor.dtype is not dtype
-                or tensor.shape != shape
-            ):
-                return False
+        if not all(map(eq, map(Tensor.data_ptr, self._fixed), self._pointers)):
+            return False
+        if not all(map(eq, map(_LOOKS, self._fixed), self._looks)):
+            return False
         get = vars(pyro.get_param_store())["_params"].get
         return all(get(name) is parameter for name, parameter in self._named)
 

@@ -1,7 +1,9 @@
 """What a step yields: a loss, and the gradient at each parameter that it reached."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,11 +28,17 @@ class Outcome:
     replayed: bool = False
 
     def accumulate(self) -> None:
-        """Add the gradients to those of the leaves, as ``backward`` does."""
+        """Add the gradients to those of the leaves, as ``backward`` does, with the leaves' hooks."""
         for leaf, gradient in zip(self.leaves, self.gradients, strict=True):
             if gradient is None:
                 continue
+            before, after = hooks(leaf)
+            for hook in before:
+                replaced = hook(gradient)
+                gradient = gradient if replaced is None else replaced
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+            for hook in after:
+                hook(leaf)
 
     def differentiable(self) -> Tensor:
         """The loss as a scalar whose ``backward`` yields the gradients."""
@@ -43,6 +51,29 @@ class Outcome:
             return self.loss
         leaves, gradients = zip(*pairs, strict=True)
         return _Known.apply(self.loss, gradients, *leaves)
+
+
+def hooks(leaf: Tensor) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The functions that a leaf's gradient passes before it is accumulated, and those told after.
+
+    They are the user's Python, which no graph has: whoever accumulates calls them.
+    """
+    before: Any = leaf._backward_hooks
+    after: Any = leaf._post_accumulate_grad_hooks
+    return list(before.values()) if before else (), list(after.values()) if after else ()
+
+
+@contextmanager
+def without_hooks(leaves: Sequence[Any]) -> Iterator[None]:
+    """Gradients as they are before the leaves' hooks."""
+    hooked = [(leaf, leaf._backward_hooks) for leaf in leaves if leaf._backward_hooks]
+    for leaf, _ in hooked:
+        leaf._backward_hooks = None
+    try:
+        yield
+    finally:
+        for leaf, functions in hooked:
+            leaf._backward_hooks = functions
 
 
 class _Known(torch.autograd.Function):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_dsvi.compiled.draws import functional_draws
-from pyro_dsvi.compiled.outcome import Outcome
+from pyro_dsvi.compiled.outcome import Outcome, without_hooks
 from pyro_dsvi.compiled.randomness import drawn_outside, outside_torch
 from pyro_dsvi.compiled.witness import Witness
 from pyro_dsvi.graph.surrogate import Assembled
@@ -116,7 +116,8 @@ def _differentiate(assembled: Assembled) -> tuple[list[Tensor], list[Tensor | No
     if not assembled.surrogate.requires_grad:
         return [], []
     leaves = list(leaves_behind([assembled.surrogate]).values())
-    gradients = torch.autograd.grad(-assembled.surrogate, leaves, allow_unused=True)
+    with without_hooks(leaves):
+        gradients = torch.autograd.grad(-assembled.surrogate, leaves, allow_unused=True)
     return leaves, list(gradients)
 
 
@@ -143,7 +144,14 @@ def _lifted(
     for node in list(graph.nodes):
         if node.op != "get_attr":
             continue
-        tensor = getattr(traced, node.target)
+        tensor = getattr(traced, node.target, None)
+        if not isinstance(tensor, Tensor):
+            witness.reads.append(
+                "torch is handed an object with a state of its own, such as a torch.Generator, "
+                f"{_used(node)}; draw from the default generator"
+            )
+            _take_out(node)
+            continue
         if id(tensor) not in placeholders:
             with graph.inserting_before(_first_after_placeholders(graph)):
                 placeholder = graph.placeholder(f"input_{len(slots)}")
@@ -171,6 +179,19 @@ def _lifted(
 
 def _first_after_placeholders(graph: torch.fx.Graph) -> torch.fx.Node:
     return next(node for node in graph.nodes if node.op != "placeholder")
+
+
+def _take_out(node: torch.fx.Node) -> None:
+    """Leave nothing in a node's place; the graph is not to be run."""
+    for user in list(node.users):
+        user.args = torch.fx.map_arg(user.args, lambda x: None if x is node else x)
+        user.kwargs = torch.fx.map_arg(user.kwargs, lambda x: None if x is node else x)
+    node.graph.erase_node(node)
+
+
+def _used(node: torch.fx.Node) -> str:
+    where = next((user.meta["place"] for user in node.users if "place" in user.meta), None)
+    return "in the program" if where is None else f"at {where}"
 
 
 def _own_outputs(graph: torch.fx.Graph, outcome: Outcome) -> None:

@@ -205,7 +205,11 @@ class Replayer:
             )
             return None
         model, guide = call.key[:2]
-        watch = Watch(model=model, guide=guide, arguments=call.others)
+        objective = getattr(self.owner.assemble, "__self__", None)
+        watch = Watch(model=model, guide=guide, arguments=call.others, objective=objective)
+        if watch.objections:
+            self._refuse((model, guide), watch.objections[0])
+            return None
         entry = _Entry(watch, call.others)
         entries.insert(0, entry)
         while sum(map(len, self.entries.values())) > self.compilation.max_recordings:
@@ -251,7 +255,7 @@ class Replayer:
 
     def _side_effects(self, entry: _Entry) -> list[str]:
         """What the programs' own run has changed in Python."""
-        changed = entry.watch.change()
+        changed = entry.watch.side_effect()
         if changed is None:
             return []
         return [
@@ -326,10 +330,7 @@ def _stale(first: Recording, second: Recording, watch: Watch) -> str | None:
     for a, b in zip(first.slots, second.slots, strict=True):
         if not is_baked(a, b):
             continue
-        for name, size in watch.large:
+        for name, why, size, _ in watch.reach.unwatched:
             if size == a.tensor.numel():
-                return (
-                    f"a tensor is made in each step from {name}, whose content is not watched; "
-                    "make it a tensor once, outside the program"
-                )
+                return f"a tensor may be made in each step from {name}, which {why}"
     return None

@@ -115,7 +115,8 @@ class CompiledSVI(SVI):
 
     def finish(self, outcome: Outcome) -> None:
         """The optimizer's update, by itself."""
-        if outcome.replayed and update_together(outcome, self._optimizer_of):
+        clipped = any(clip is not None for clip in self.optim.grad_clip.values())
+        if outcome.replayed and not clipped and update_together(outcome, self._optimizer_of):
             return
         outcome.accumulate()
         parameters = set(outcome.parameters.values())
@@ -220,7 +221,8 @@ class CompiledSVI(SVI):
             self._say(
                 NotCompiledWarning,
                 "loss and gradients are compiled, but the optimizer's update is not: it is none of "
-                "Adam, AdamW, SGD and ClippedAdam as they come, or clips gradients by itself",
+                "Adam, AdamW, SGD and ClippedAdam as they come, clips gradients by itself, or a "
+                "parameter has a hook",
             )
         self._flats[key] = flats
         return flats

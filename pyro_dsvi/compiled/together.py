@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from pyro_dsvi.compiled.outcome import Outcome
+from pyro_dsvi.compiled.outcome import Outcome, hooks
 from pyro_dsvi.compiled.updates import Adam, update_of
 
 
@@ -39,7 +39,7 @@ def update_together(outcome: Outcome, optimizer_of: Callable[[Tensor], Any]) -> 
     if any({**group, "params": ()} != {**settings, "params": ()} for group in groups):
         return False
     update = update_of(optimizers[0])
-    if not isinstance(update, Adam) or any(p.grad is not None for p, _ in pairs):
+    if not isinstance(update, Adam) or any(p.grad is not None or any(hooks(p)) for p, _ in pairs):
         return False
     states = [o.state[p] for o, (p, _) in zip(optimizers, pairs, strict=True)]
     if not all(states) or settings["fused"] is False or settings["foreach"]:

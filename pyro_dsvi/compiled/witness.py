@@ -168,16 +168,23 @@ class _Outgoing(TorchFunctionMode):
         self.witness = witness
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         if func is Tensor.__getitem__:
             apart = by_tensor(*args)
             if apart is not None:
                 selecting, rest, dim = apart
                 selected = func(args[0], selecting).squeeze(dim)
                 return func(selected, rest) if rest else selected
+        if name == "tensor_split" and any(isinstance(x, Tensor) for x in _where(*args, **kwargs)):
+            self.witness.read("a tensor that says where to split is read in C++")
         if name in _LEAVES_TORCH:
             self.witness.read(f"a tensor leaves torch by `{name}`")
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
+
+
+def _where(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    """The arguments of ``tensor_split`` but for the tensor that is split."""
+    return (*args[1:], *(value for key, value in kwargs.items() if key not in ("self", "input")))
 
 
 class _Sites(Messenger):

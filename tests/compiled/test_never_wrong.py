@@ -4,13 +4,15 @@ What is right is what ``pyro.infer.SVI`` does with the same objective, uncompile
 seed and state, while the same happens between the steps.
 """
 
+from dataclasses import replace
+
 import pytest
 from pyro.infer import SVI
 
 import pyro_dsvi as dsvi
 from tests.compiled.hostile import PROGRAMS
 from tests.compiled.hostile.case import CHANGE, STEPS
-from tests.compiled.hostile.run import right, take_steps
+from tests.compiled.hostile.run import eagerly, right, take_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CHECK = 12
@@ -101,9 +103,23 @@ def test_compiled_by_inductor(program):
 @pytest.mark.parametrize("make_step", [whole, gradients])
 @pytest.mark.parametrize("program", parameters(lambda p: p.late))
 def test_what_only_another_look_can_see(program, make_step):
-    """Found when the recording is compared with the program again, and no later."""
+    """Found when the recording is compared with the program again, and no later.
+
+    From then on the steps are right: those of a fit in which the change came at that step.
+    """
     taken = take_steps(program, make_step(backend="recorded", first_check=CHECK), 2 * STEPS)
     assert right(program, 2 * STEPS).difference(taken).startswith(f"step {CHANGE}:")
     ((step, message),) = refusals(taken)
     assert CHANGE < step <= CHANGE + CHECK
     assert program.eager in message
+    later = replace(program, build=lambda: changed_at(program.build(), step))
+    assert take_steps(later, eagerly, 2 * STEPS).difference(taken) is None
+
+
+def changed_at(case, step):
+    """The case with its change at another step."""
+
+    def before(now):
+        case.before(now if now >= step else min(now, CHANGE - 1))
+
+    return replace(case, before=before)

@@ -173,6 +173,34 @@ def a_long_list_of_which_one_is_used():
     return Case(model, mean_field(), before)
 
 
+def a_list_too_long_to_watch():
+    """Of thirty thousand, one is taken as a number."""
+    numbers = [1.0] * 30_000
+
+    def model():
+        with poutine.scale(scale=numbers[1234]):
+            plain_model()
+
+    def before(step):
+        numbers[1234] = 1.0 if step < CHANGE else 0.2
+
+    return Case(model, mean_field(), before)
+
+
+def an_array_too_large_to_watch():
+    """One element of a large array is taken as a number."""
+    numbers = np.ones(30_000)
+
+    def model():
+        with poutine.scale(scale=float(numbers[1234])):
+            plain_model()
+
+    def before(step):
+        numbers[1234] = 1.0 if step < CHANGE else 0.2
+
+    return Case(model, mean_field(), before)
+
+
 def a_distributions_own_tensor():
     """A prior is made once, and gets another scale later."""
     prior = dist.Normal(torch.zeros(()), torch.ones(()))
@@ -181,7 +209,8 @@ def a_distributions_own_tensor():
         observe(sample("z", prior) * X)
 
     def before(step):
-        prior.scale = torch.ones(()) if step < CHANGE else torch.full((), 0.1)
+        if step == CHANGE:
+            prior.scale = torch.full((), 0.1)
 
     return Case(model, mean_field(), before)
 
@@ -195,8 +224,10 @@ PROGRAMS = [
     Hostile(data_behind_a_memo),
     Hostile(a_small_array_of_numpy),
     Hostile(a_large_array_of_numpy, tame=True, free=True),
-    Hostile(a_large_array_as_argument, tame=True),
-    Hostile(a_long_list, "not watched"),
-    Hostile(a_long_list_of_which_one_is_used, free=True),
+    Hostile(a_large_array_as_argument, "arguments", tame=True),
+    Hostile(a_long_list),
+    Hostile(a_long_list_of_which_one_is_used),
+    Hostile(a_list_too_long_to_watch, "too many to be watched"),
+    Hostile(an_array_too_large_to_watch, "not watched"),
     Hostile(a_distributions_own_tensor),
 ]
