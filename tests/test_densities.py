@@ -27,6 +27,7 @@ def laws():
     bits = lambda x: dist.Bernoulli(logits=x).to_event(1)  # noqa: E731
     yield "Bernoulli of events", bits, (leaf(3, 2),), torch.zeros(3, 2).double()
     yield "Bernoulli, wider value", bits, (leaf(2),), torch.ones(3, 2).double()
+    yield "Bernoulli, narrower value", bits, (leaf(4, 3, 2),), torch.ones(3, 2).double()
     clamped = lambda x: dist.Bernoulli(x.sigmoid())  # noqa: E731
     yield "Bernoulli of probabilities", clamped, (leaf(3),), torch.ones(3).double()
     density = lambda v, w: dist.Delta(v, log_density=w, event_dim=1)  # noqa: E731

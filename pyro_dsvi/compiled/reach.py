@@ -2,8 +2,8 @@
 
 A program finds values in the cells of its closure, the globals that its code names, its defaults,
 and whatever these hold: containers, attributes, slots, classes, modules.  What the user wrote is
-looked into as a whole.  Of a library's objects, which a user may have configured (a dropout layer, a
-prior, a handler), the public attributes count, and a library's functions are taken at their word.
+looked into as a whole.  Of a library's objects, which a user may have configured (a dropout layer,
+a prior, a handler), the public attributes count, and a library's functions are taken at their word.
 """
 
 import array
@@ -192,9 +192,7 @@ class Reach:
         self._size += len(values)
         self.held.append(Held(values, name, label))
 
-    def _place(
-        self, fetch: Any, holder: Any, key: Any, name: str, *, theirs: bool = False
-    ) -> None:
+    def _place(self, fetch: Any, holder: Any, key: Any, name: str, *, theirs: bool = False) -> None:
         self._size += 1
         value = fetch(holder, key)
         self.places.append(Place(fetch, holder, key, name, theirs))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
@@ -44,8 +45,10 @@ def _normal(law: Any, value: Tensor, events: int) -> Tensor:
 
 def _bernoulli(law: Any, value: Tensor, events: int) -> Tensor | None:
     logits = vars(law).get("logits")  # not made from probabilities, which are clamped first
-    if logits is None or logits.shape != value.shape:
+    if logits is None:
         return None
+    if logits.shape != value.shape:
+        logits, value = torch.broadcast_tensors(logits, value)
     return -_sum(cross_entropy(logits, value, reduction="none"), events)
 
 
