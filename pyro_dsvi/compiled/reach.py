@@ -30,6 +30,7 @@ import pyro
 import torch.distributions as torch_dist
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyro_dsvi.compiled.places import is_library
 
@@ -46,11 +47,22 @@ _CONFIGURED = (
     nn.Module,
     torch_dist.Distribution,
     torch_dist.Transform,
-    torch_dist.constraints.Constraint,
+    constraints.Constraint,
     Messenger,
 )
 # What an objective was made of.
 _SETTINGS = tuple(f"pyro_dsvi.{x}" for x in ("estimators", "baselines", "bounds", "strategy"))
+_HELD = (
+    *_CONFIGURED,
+    *_SEQUENCES,
+    dict,
+    tuple,
+    FunctionType,
+    MethodType,
+    SimpleNamespace,
+    functools.partial,
+    np.ndarray,
+)
 _STANDARD = sys.stdlib_module_names
 
 
@@ -324,8 +336,7 @@ _BOOKKEEPING = frozenset(
 def _to_be_followed(x: Any) -> bool:
     """Whether a library's object may hold it for a user: not its own machinery."""
     return (
-        isinstance(x, (*_CONFIGURED, dict, tuple, FunctionType, MethodType, *_SEQUENCES))
-        or isinstance(x, (SimpleNamespace, functools.partial, np.ndarray))
+        isinstance(x, _HELD)
         or type(x).__module__.startswith(("argparse", "collections", *_SETTINGS))
         or not _outside(type(x).__module__)
     )
@@ -334,7 +345,7 @@ def _to_be_followed(x: Any) -> bool:
 def _outside(module: str | None) -> bool:
     """Whether a module is none of the user's."""
     module = module or ""
-    return is_library(module) or module.partition(".")[0] in _STANDARD and module != "__main__"
+    return is_library(module) or (module.partition(".")[0] in _STANDARD and module != "__main__")
 
 
 def _names(code: CodeType) -> Iterable[str]:
