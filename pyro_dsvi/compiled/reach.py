@@ -192,9 +192,7 @@ class Reach:
         self._size += len(values)
         self.held.append(Held(values, name, label))
 
-    def _place(
-        self, fetch: Any, holder: Any, key: Any, name: str, *, theirs: bool = False
-    ) -> None:
+    def _place(self, fetch: Any, holder: Any, key: Any, name: str, *, theirs: bool = False) -> None:
         self._size += 1
         value = fetch(holder, key)
         self.places.append(Place(fetch, holder, key, name, theirs))
