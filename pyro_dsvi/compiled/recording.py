@@ -159,6 +159,7 @@ def _lifted(
             slots.append(Slot(tensor, argument_of.get(id(tensor))))
         node.replace_all_uses_with(placeholders[id(tensor)])
         graph.erase_node(node)
+    _drop_passing_leaves(graph, slots, outcome)
     _own_outputs(graph, outcome)
     _drop_aliases(graph)
     graph.eliminate_dead_code()
@@ -192,6 +193,22 @@ def _take_out(node: torch.fx.Node) -> None:
 def _used(node: torch.fx.Node) -> str:
     where = next((user.meta["place"] for user in node.users if "place" in user.meta), None)
     return "in the program" if where is None else f"at {where}"
+
+
+def _drop_passing_leaves(graph: torch.fx.Graph, slots: Sequence[Slot], outcome: Outcome) -> None:
+    """Forget the gradients at leaves that were made in the step itself."""
+    lasting = {id(x) for x in (*(slot.tensor for slot in slots), *outcome.parameters.values())}
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    nodes: Any = iter(output.args[0])
+    kept, leaves, gradients = [next(nodes)], [], []
+    for leaf, gradient in zip(outcome.leaves, outcome.gradients, strict=True):
+        node = None if gradient is None else next(nodes)
+        if id(leaf) in lasting:
+            leaves.append(leaf)
+            gradients.append(gradient)
+            kept += [] if node is None else [node]
+    output.args = (kept,)
+    outcome.leaves, outcome.gradients = leaves, gradients
 
 
 def _own_outputs(graph: torch.fx.Graph, outcome: Outcome) -> None:

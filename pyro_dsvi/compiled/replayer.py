@@ -264,17 +264,17 @@ class Replayer:
         ]
 
     def _verify(self, call: Call, entry: _Entry) -> Outcome | None:
-        executable, outcomes = entry.executable, []
-        assert executable is not None
+        executable, outcomes, recording = entry.executable, [], entry.first
+        assert executable is not None and recording is not None
         again = entry.verified
 
         def program() -> list[Tensor]:
             outcome = self._again(call, entry) if again else self._plainly(call)
             outcomes.append(self._finished(outcome) if executable.whole else outcome)
-            return _tensors(outcome)
+            return _tensors(outcome, recording.leaves)
 
         def replay() -> list[Tensor]:
-            return _tensors(executable(call.tensors))
+            return _tensors(executable(call.tensors), recording.leaves)
 
         found = disagreement(program, replay, executable.state, executable.keep, executable.updated)
         if found is not None and call.key[:2] not in self.refused:
@@ -321,8 +321,13 @@ class Replayer:
         return True
 
 
-def _tensors(outcome: Outcome) -> list[Tensor]:
-    return [outcome.loss, *(g for g in outcome.gradients if g is not None)]
+def _tensors(outcome: Outcome, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Loss, and gradients at the recorded leaves and at what else has a name."""
+    known = [*leaves, *outcome.parameters.values()]
+    pairs = zip(outcome.leaves, outcome.gradients, strict=True)
+    gradients = {id(leaf): gradient for leaf, gradient in pairs if gradient is not None}
+    places = dict.fromkeys(map(id, known))
+    return [outcome.loss, *(gradients[place] for place in places if place in gradients)]
 
 
 def _stale(first: Recording, second: Recording, watch: Watch) -> str | None:

@@ -54,6 +54,8 @@ def disagreement(
         put_after()
     if not stream.same(random_after):
         return "the replay draws other random numbers than the program"
+    if 1 < len(replayed) != len(result) or len(result) < len(replayed):
+        return "the replay reaches other parameters than the program"
     result = result[: len(replayed)]
     what = ["the loss", *["a gradient"] * (len(result) - 1)]
     what += ["a tensor of the state"] * len(after)

@@ -31,7 +31,10 @@ _CHECKS = frozenset(
     ]
 )
 # Here torch reads a value in C++ to check an index, with the number of classes given.
-_CHECKED_IN_C = ("torch.distributions.one_hot_categorical",)
+_CHECKED_IN_C = (
+    "torch.distributions.one_hot_categorical",
+    "pyro_dsvi.estimators.gumbel_softmax",
+)
 # What is compared here follows from the programs' structure, not from what was drawn.
 _STRUCTURAL = ("pyro_dsvi.graph.closed_form",)
 _BATCH_NORM = (

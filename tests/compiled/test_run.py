@@ -21,6 +21,7 @@ OPTIMIZERS = {
         {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
     ),
     "ClippedAdam": lambda: pyro.optim.ClippedAdam({"lr": 0.02, "lrd": 0.97, "clip_norm": 0.5}),
+    "fused Adam": lambda: dsvi.optim.FusedAdam({"lr": 0.02, "weight_decay": 0.1}),
     "per parameter": lambda: pyro.optim.Adam(lambda name: {"lr": 0.1 if name == "loc" else 0.01}),
 }
 
