@@ -265,7 +265,8 @@ class Replayer:
 
     def _verify(self, call: Call, entry: _Entry) -> Outcome | None:
         executable, outcomes, recording = entry.executable, [], entry.first
-        assert executable is not None and recording is not None
+        assert executable is not None
+        assert recording is not None
         again = entry.verified
 
         def program() -> list[Tensor]:
