@@ -2,8 +2,8 @@
 
 A program finds values in the cells of its closure, the globals that its code names, its defaults,
 and whatever these hold: containers, attributes, slots, classes, modules.  What the user wrote is
-looked into as a whole.  Of a library's objects, which a user may have configured (a dropout layer, a
-prior, a handler), the public attributes count, and a library's functions are taken at their word.
+looked into as a whole.  Of a library's objects, which a user may have configured (a dropout layer,
+a prior, a handler), the public attributes count; a library's functions are taken at their word.
 """
 
 import array
@@ -40,6 +40,10 @@ _LARGE_ARRAY = 65536  # bytes
 _MODULES_OWN = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _SEQUENCES = (list, set, collections.deque)
+_HOLDERS = (
+    *(dict, tuple, *_SEQUENCES, np.ndarray, SimpleNamespace),
+    *(FunctionType, MethodType, functools.partial),
+)
 _GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 # Objects of libraries that are looked into even where another such object holds them.
 _CONFIGURED = (
@@ -324,8 +328,7 @@ _BOOKKEEPING = frozenset(
 def _to_be_followed(x: Any) -> bool:
     """Whether a library's object may hold it for a user: not its own machinery."""
     return (
-        isinstance(x, (*_CONFIGURED, dict, tuple, FunctionType, MethodType, *_SEQUENCES))
-        or isinstance(x, (SimpleNamespace, functools.partial, np.ndarray))
+        isinstance(x, (*_CONFIGURED, *_HOLDERS))
         or type(x).__module__.startswith(("argparse", "collections", *_SETTINGS))
         or not _outside(type(x).__module__)
     )
@@ -334,7 +337,8 @@ def _to_be_followed(x: Any) -> bool:
 def _outside(module: str | None) -> bool:
     """Whether a module is none of the user's."""
     module = module or ""
-    return is_library(module) or module.partition(".")[0] in _STANDARD and module != "__main__"
+    standard = module.partition(".")[0] in _STANDARD and module != "__main__"
+    return is_library(module) or standard
 
 
 def _names(code: CodeType) -> Iterable[str]:

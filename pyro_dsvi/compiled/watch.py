@@ -1,8 +1,8 @@
 """The Python values that programs can reach, compared from step to step.
 
 A recording freezes every number, and takes every tensor by reference.  So what the programs could
-find is looked at before each replay: first by identity, in loops that run in C (some 20 ns a value),
-and where that fails by value, for what is plain.
+find is looked at before each replay: first by identity, in loops that run in C (some 20 ns a
+value), and where that fails by value, for what is plain.
 """
 
 import random
