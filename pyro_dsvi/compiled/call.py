@@ -82,7 +82,7 @@ class Call:
 
 def _shared(tensors: list[Tensor]) -> tuple[Any, ...]:
     """Which of some tensors are one and the same, and which share memory, and how."""
-    first: dict[int, tuple[int, int]] = {}
+    first: dict[int, tuple[int, Any]] = {}
     parts: list[Any] = []
     for index, tensor in enumerate(tensors):
         start = tensor.untyped_storage().data_ptr()

@@ -30,6 +30,7 @@ import pyro
 import torch.distributions as torch_dist
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
 
 from pyro_dsvi.compiled.places import is_library
 
@@ -50,7 +51,7 @@ _CONFIGURED = (
     nn.Module,
     torch_dist.Distribution,
     torch_dist.Transform,
-    torch_dist.constraints.Constraint,
+    Constraint,
     Messenger,
 )
 # What an objective was made of.
