@@ -28,7 +28,7 @@ class Outcome:
     replayed: bool = False
 
     def accumulate(self) -> None:
-        """Add the gradients to the leaves' own, as ``backward`` does, and call their hooks."""
+        """Add the gradients to those of the leaves, as ``backward`` does, hooks included."""
         for leaf, gradient in zip(self.leaves, self.gradients, strict=True):
             if gradient is None:
                 continue

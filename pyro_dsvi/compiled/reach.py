@@ -3,7 +3,7 @@
 A program finds values in the cells of its closure, the globals that its code names, its defaults,
 and whatever these hold: containers, attributes, slots, classes, modules.  What the user wrote is
 looked into as a whole.  Of a library's objects, which a user may have configured (a dropout layer,
-a prior, a handler), the public attributes count, and a library's functions are taken at their word.
+a prior, a handler), the public attributes count; a library's functions are taken at their word.
 """
 
 import array
@@ -21,18 +21,14 @@ from types import (
     MappingProxyType,
     MethodType,
     ModuleType,
-    SimpleNamespace,
 )
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
-import torch.distributions as torch_dist
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import constraints
 
-from pyro_dsvi.compiled.places import is_library
+from pyro_dsvi.compiled.ownership import SEQUENCES, outside, to_be_followed
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 MOST = 20_000  # values that are looked at in each step
@@ -40,30 +36,7 @@ _LONG = 4096  # of which in one container
 _LARGE_ARRAY = 65536  # bytes
 _MODULES_OWN = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_SEQUENCES = (list, set, collections.deque)
 _GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
-# Objects of libraries that are looked into even where another such object holds them.
-_CONFIGURED = (
-    nn.Module,
-    torch_dist.Distribution,
-    torch_dist.Transform,
-    constraints.Constraint,
-    Messenger,
-)
-# What an objective was made of.
-_SETTINGS = tuple(f"pyro_dsvi.{x}" for x in ("estimators", "baselines", "bounds", "strategy"))
-_HELD = (
-    *_CONFIGURED,
-    *_SEQUENCES,
-    dict,
-    tuple,
-    FunctionType,
-    MethodType,
-    SimpleNamespace,
-    functools.partial,
-    np.ndarray,
-)
-_STANDARD = sys.stdlib_module_names
 
 
 class Held(NamedTuple):
@@ -170,7 +143,7 @@ class Reach:
         name, x, word, theirs = item
         if isinstance(x, (*PLAIN, Tensor)) or id(x) in self._seen:
             return
-        if theirs and not _to_be_followed(x):
+        if theirs and not to_be_followed(x):
             return
         self._seen.add(id(x))
         self._alive.append(x)
@@ -180,7 +153,7 @@ class Reach:
             self._array(item, len(x) <= _LARGE_ARRAY, len(x))
         elif isinstance(x, _GENERATORS):
             self.generators.append((name, x))
-        elif isinstance(x, (dict, MappingProxyType, tuple, frozenset, *_SEQUENCES)):
+        elif isinstance(x, (dict, MappingProxyType, tuple, frozenset, *SEQUENCES)):
             self._container(item)
         elif isinstance(x, Iterator):
             why = "is an iterator, which a replay would not advance; pass what it yields"
@@ -188,10 +161,10 @@ class Reach:
         elif isinstance(x, FunctionType):
             self._function(name, x)
         elif isinstance(x, type):
-            if not _outside(x.__module__):
+            if not outside(x.__module__):
                 self._attributes(name, vars(x), word)
         elif isinstance(x, ModuleType):
-            if not _outside(x.__name__):
+            if not outside(x.__name__):
                 self._modules.append((name, x))
         else:
             self._object(item)
@@ -229,12 +202,12 @@ class Reach:
             self._hold(x.values(), name, lambda i: f"{name}[{keys[i]!r}]")
             if keys and word not in _MODULES_OWN:
                 self._hold(x.keys(), name, lambda i: f"a key of {name}")
-        elif isinstance(x, _SEQUENCES):
+        elif isinstance(x, SEQUENCES):
             self._hold(x, name, lambda i: f"{name}[{i}]")
         pairs = x.items() if isinstance(x, (dict, MappingProxyType)) else enumerate(x)
         for key, value in list(pairs):
             self._follow(f"{name}[{key!r}]", value, word, theirs)
-        if not _outside(type(x).__module__) and not isinstance(x, MappingProxyType):
+        if not outside(type(x).__module__) and not isinstance(x, MappingProxyType):
             self._users_object(name, x, word)
 
     def _attributes(self, name: str, attributes: Any, word: str | None = None) -> None:
@@ -256,7 +229,7 @@ class Reach:
         elif isinstance(x, (property, staticmethod, classmethod, functools.cached_property)):
             for key in ("fget", "__func__", "func"):
                 self._follow(name, getattr(x, key, None), word)
-        elif _outside(type(x).__module__):
+        elif outside(type(x).__module__):
             self._theirs(name, x)
         else:
             self._users_object(name, x, word)
@@ -266,7 +239,7 @@ class Reach:
         if isinstance(attributes, dict):
             self._attributes(name, attributes, word)
         for kind in type(x).__mro__:
-            if not _outside(kind.__module__):
+            if not outside(kind.__module__):
                 self._follow(f"{name}'s class", kind)
             slots = vars(kind).get("__slots__", ())
             for key in (slots,) if isinstance(slots, str) else slots:
@@ -293,10 +266,10 @@ class Reach:
                 self._place(_CELL, cell, None, f"{key} in {name}")
             except ValueError:  # a name that is not bound yet
                 continue
-        if hasattr(x, "__wrapped__") or x.__dict__ or not _outside(x.__module__):
+        if hasattr(x, "__wrapped__") or x.__dict__ or not outside(x.__module__):
             self._attributes(name, x.__dict__)
             self._follow(name, x.__dict__.get("__wrapped__"))
-        if _outside(x.__module__):
+        if outside(x.__module__):
             return
         for key in ("__code__", "__defaults__", "__kwdefaults__"):
             self._place(getattr, x, key, f"{key.strip('_')} of {name}")
@@ -331,21 +304,6 @@ class Reach:
 _BOOKKEEPING = frozenset(
     key for key in vars(nn.Module()) if key not in (*_MODULES_OWN, *_HOOKS, "training")
 )
-
-
-def _to_be_followed(x: Any) -> bool:
-    """Whether a library's object may hold it for a user: not its own machinery."""
-    return (
-        isinstance(x, _HELD)
-        or type(x).__module__.startswith(("argparse", "collections", *_SETTINGS))
-        or not _outside(type(x).__module__)
-    )
-
-
-def _outside(module: str | None) -> bool:
-    """Whether a module is none of the user's."""
-    module = module or ""
-    return is_library(module) or (module.partition(".")[0] in _STANDARD and module != "__main__")
 
 
 def _names(code: CodeType) -> Iterable[str]:

@@ -7,89 +7,20 @@ replayed, checked again from time to time, as long as all that it was made for h
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
-from torch import Tensor
 
 from pyro_dsvi.compiled.call import Call
-from pyro_dsvi.compiled.compare import difference, is_baked
 from pyro_dsvi.compiled.compilation import Compilation
+from pyro_dsvi.compiled.learning import Entry, Learning, Owner
 from pyro_dsvi.compiled.lower import Say
 from pyro_dsvi.compiled.outcome import Outcome
-from pyro_dsvi.compiled.randomness import RandomState
-from pyro_dsvi.compiled.recording import Recording, plain, record
-from pyro_dsvi.compiled.verify import disagreement
 from pyro_dsvi.compiled.watch import Watch
 from pyro_dsvi.errors import NotCompiledWarning
-from pyro_dsvi.graph.surrogate import Assembled
-
-
-class Executable(Protocol):
-    """A recording that has been made ready to run.
-
-    Attributes:
-        state: the tensors that it writes in place.
-        updated: those of them that an optimizer moves.
-        whole: whether nothing is left for the owner to do.
-    """
-
-    state: Sequence[Tensor]
-    updated: Sequence[Tensor]
-    whole: bool
-
-    def keep(self) -> Callable[[], None]:
-        """Note what state is no tensor; gives a function that puts it back."""
-        ...
-
-    def holds(self) -> bool:
-        """Whether the tensors it was made for are still in place."""
-        ...
-
-    def __call__(self, arguments: Sequence[Tensor]) -> Outcome:
-        """Take a step."""
-        ...
-
-
-class Owner(Protocol):
-    """Whose step it is: an objective or an inference algorithm."""
-
-    def assemble(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Assembled:
-        """Run the programs, up to the surrogate."""
-        ...
-
-    def finish(self, outcome: Outcome) -> None:
-        """What follows the gradients in a step that is not replayed."""
-        ...
-
-    def build(self, recording: Recording) -> Executable:
-        """Make a recording ready to run."""
-        ...
-
-
-@dataclass(eq=False)
-class _Entry:
-    """A recording on its way, for one signature and one state of what the programs can reach."""
-
-    watch: Watch
-    others: list[Any]  # keeps what the signature knows by identity alive
-    first: Recording | None = None
-    executable: Executable | None = None
-    verified: bool = False
-    second_chance: bool = True
-    steps: int = 0
-    next_check: int = 0
-
-    def useful(self) -> bool:
-        """Whether it has been replayed."""
-        return self.verified and self.steps > _FEW
-
-
-_FEW = 5  # steps that a recording has to last
 
 
 class Replayer:
@@ -105,9 +36,9 @@ class Replayer:
         self.owner = owner
         self.compilation = compilation
         self.say = say
-        self.entries: OrderedDict[tuple[Any, ...], list[_Entry]] = OrderedDict()
+        self.entries: OrderedDict[tuple[Any, ...], list[Entry]] = OrderedDict()
         self.refused: dict[Any, str] = {}
-        self.made = 0
+        self.learning = Learning(owner, compilation, self._refuse)
         self._met: set[Any] = set()
 
     def step(
@@ -131,7 +62,7 @@ class Replayer:
 
     def ready(
         self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[_Entry, Call] | None:
+    ) -> tuple[Entry, Call] | None:
         """The verified recording for a call, without taking a step."""
         if not torch.is_grad_enabled() or (_PYRO_STACK and not self._alone()):
             return None
@@ -150,7 +81,7 @@ class Replayer:
             self._refuse(None, call)
         return None
 
-    def find(self, call: Call) -> _Entry | None:
+    def find(self, call: Call) -> Entry | None:
         """The entry that was made for a call and still holds."""
         entries = self.entries.get(call.key)
         if entries is None:
@@ -164,29 +95,20 @@ class Replayer:
 
     # -- steps that are not replayed ---------------------------------------------------------
 
-    def _learn(self, call: Call, entry: _Entry | None) -> Outcome | None:
+    def _learn(self, call: Call, entry: Entry | None) -> Outcome | None:
         pair = call.key[:2]
         if pair not in self._met:
             self._met.add(pair)
-            return self._finished(self._plainly(call))
+            return self.learning.finished(self.learning.plainly(call))
         if entry is None:
             entry = self._new_entry(call)
             if entry is None:
                 return None
         if entry.executable is None:
-            return self._record(call, entry)
-        return self._verify(call, entry)
+            return self.learning.record(call, entry)
+        return self.learning.verify(call, entry)
 
-    def _plainly(self, call: Call) -> Outcome:
-        model, guide = call.key[:2]
-        _, args, kwargs = call.fresh()
-        return plain(lambda: self.owner.assemble(model, guide, args, kwargs))
-
-    def _finished(self, outcome: Outcome) -> Outcome:
-        self.owner.finish(outcome)
-        return outcome
-
-    def _new_entry(self, call: Call) -> _Entry | None:
+    def _new_entry(self, call: Call) -> Entry | None:
         entries = self.entries.setdefault(call.key, [])
         changes = [c for e in entries if not e.useful() and (c := e.watch.change()) is not None]
         if len(changes) > 2:
@@ -196,12 +118,12 @@ class Replayer:
                 "change the tensor's content",
             )
             return None
-        if self.made >= 4 * self.compilation.max_recordings:
+        if self.learning.made >= 4 * self.compilation.max_recordings:
             changed = next((c for e in entries if (c := e.watch.change())), "the arguments' shapes")
             self.say(
                 NotCompiledWarning,
-                f"{self.made} recordings were made and the program keeps changing: {changed}; "
-                "further ones are taken as ordinary steps",
+                f"{self.learning.made} recordings were made and the program keeps changing: "
+                f"{changed}; further ones are taken as ordinary steps",
             )
             return None
         model, guide = call.key[:2]
@@ -210,7 +132,7 @@ class Replayer:
         if watch.objections:
             self._refuse((model, guide), watch.objections[0])
             return None
-        entry = _Entry(watch, call.others)
+        entry = Entry(watch, call.others)
         entries.insert(0, entry)
         while sum(map(len, self.entries.values())) > self.compilation.max_recordings:
             oldest = next(iter(self.entries))
@@ -219,90 +141,9 @@ class Replayer:
                 del self.entries[oldest]
         return entry
 
-    def _record(self, call: Call, entry: _Entry) -> Outcome | None:
-        model, guide = call.key[:2]
-        aliases, args, kwargs = call.fresh()
-        recording, outcome = record(
-            lambda: self.owner.assemble(model, guide, args, kwargs), aliases
-        )
-        self.owner.finish(outcome)
-        recording.objections += self._side_effects(entry)
-        if recording.objections:
-            self._refuse((model, guide), recording.objections[0])
-            return outcome
-        first, entry.first = entry.first, recording
-        if first is None:
-            return outcome
-        changed = difference(first, recording) or _stale(first, recording, entry.watch)
-        if changed is None:
-            recording.slots = [
-                b._replace(baked=is_baked(a, b))
-                for a, b in zip(first.slots, recording.slots, strict=True)
-            ]
-            self._build(call, entry, recording)
-        elif entry.second_chance:  # something may have been set up in the first
-            entry.second_chance = False
-        else:
-            self._refuse((model, guide), changed)
-        return outcome
-
-    def _build(self, call: Call, entry: _Entry, recording: Recording) -> None:
-        random = RandomState.now()
-        entry.executable = self.owner.build(recording)
-        random.restore()  # whatever a compiler draws to try its kernels
-        entry.next_check = entry.steps
-        self.made += 1
-
-    def _side_effects(self, entry: _Entry) -> list[str]:
-        """What the programs' own run has changed in Python."""
-        changed = entry.watch.side_effect()
-        if changed is None:
-            return []
-        return [
-            f"the program changes {changed} while it runs, which a replay would not; keep such a "
-            "value in a tensor that is written in place, or change it outside the program"
-        ]
-
-    def _verify(self, call: Call, entry: _Entry) -> Outcome | None:
-        executable, outcomes, recording = entry.executable, [], entry.first
-        assert executable is not None
-        assert recording is not None
-        again = entry.verified
-
-        def program() -> list[Tensor]:
-            outcome = self._again(call, entry) if again else self._plainly(call)
-            outcomes.append(self._finished(outcome) if executable.whole else outcome)
-            return _tensors(outcome, recording.leaves)
-
-        def replay() -> list[Tensor]:
-            return _tensors(executable(call.tensors), recording.leaves)
-
-        found = disagreement(program, replay, executable.state, executable.keep, executable.updated)
-        if found is not None and call.key[:2] not in self.refused:
-            since = f" after {entry.steps} steps" if again else ""
-            self._refuse(call.key[:2], f"{found}{since}")
-        entry.verified = True
-        entry.next_check = self.compilation.first_check
-        while entry.next_check <= entry.steps:
-            entry.next_check *= 10
-        return outcomes[0] if executable.whole else self._finished(outcomes[0])
-
-    def _again(self, call: Call, entry: _Entry) -> Outcome:
-        """Take a step as a recording, to see whether it is still the same."""
-        first = entry.first
-        assert first is not None
-        model, guide = call.key[:2]
-        aliases, args, kwargs = call.fresh()
-        recording, outcome = record(
-            lambda: self.owner.assemble(model, guide, args, kwargs), aliases
-        )
-        changed = [*recording.objections, *self._side_effects(entry)]
-        changed += [d for d in [difference(first, recording)] if d is not None]
-        if changed:
-            self._refuse((model, guide), f"{changed[0]}, seen after {entry.steps} steps")
-        return outcome
-
     def _refuse(self, pair: Any, reason: str) -> None:
+        if pair is not None and pair in self.refused:  # it was told why already
+            return
         self.say(NotCompiledWarning, f"the step is not compiled: {reason}")
         if pair is not None:
             self.refused[pair] = reason
@@ -320,23 +161,3 @@ class Replayer:
                 )
                 return False
         return True
-
-
-def _tensors(outcome: Outcome, leaves: Sequence[Tensor]) -> list[Tensor]:
-    """Loss, and gradients at the recorded leaves and at what else has a name."""
-    known = [*leaves, *outcome.parameters.values()]
-    pairs = zip(outcome.leaves, outcome.gradients, strict=True)
-    gradients = {id(leaf): gradient for leaf, gradient in pairs if gradient is not None}
-    places = dict.fromkeys(map(id, known))
-    return [outcome.loss, *(gradients[place] for place in places if place in gradients)]
-
-
-def _stale(first: Recording, second: Recording, watch: Watch) -> str | None:
-    """Whether numbers were frozen that come from something too large to be watched."""
-    for a, b in zip(first.slots, second.slots, strict=True):
-        if not is_baked(a, b):
-            continue
-        for name, why, size, _ in watch.reach.unwatched:
-            if size == a.tensor.numel():
-                return f"a tensor may be made in each step from {name}, which {why}"
-    return None

@@ -14,11 +14,12 @@ from pyro_dsvi.compiled.compilation import Compilation
 from pyro_dsvi.compiled.flat import Flat, flatten
 from pyro_dsvi.compiled.gradients import Gradients
 from pyro_dsvi.compiled.inputs import Inputs
+from pyro_dsvi.compiled.learning import Executable
 from pyro_dsvi.compiled.lower import Run, lower
 from pyro_dsvi.compiled.outcome import Outcome
 from pyro_dsvi.compiled.randomness import RandomState
 from pyro_dsvi.compiled.recording import Recording, plain
-from pyro_dsvi.compiled.replayer import Executable, Replayer
+from pyro_dsvi.compiled.replayer import Replayer
 from pyro_dsvi.compiled.together import update_together
 from pyro_dsvi.compiled.verify import disagreement
 from pyro_dsvi.compiled.whole_step import WholeStep

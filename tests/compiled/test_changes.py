@@ -51,7 +51,7 @@ def _follow(build, change, *, steps=12, args=None, recordings=None, optim=adam, 
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[1][after] != losses[1][after - 1]
     if recordings is not None:
-        assert svi._replayer.made == recordings
+        assert svi._replayer.learning.made == recordings
     return svi
 
 
