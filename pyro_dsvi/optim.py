@@ -140,8 +140,12 @@ def _grouped(params: list[Tensor], optimizers: dict[Tensor, torch.optim.Adam]) -
 
 def _state(optimizer: torch.optim.Adam, p: Tensor) -> dict[str, Tensor]:
     """The optimizer's state for its parameter, made as ``torch.optim.Adam`` makes it."""
+    if optimizer.param_groups[0]["amsgrad"]:  # as loaded from another optimizer
+        raise InvalidArgument("FusedAdam: has no amsgrad, which the loaded state asks for")
     state = optimizer.state[p]
-    if not state:
+    if state:
+        state["step"] = state["step"].to(p.device)  # which an unfused optimizer keeps on the CPU
+    else:
         state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
         state["exp_avg"] = torch.zeros_like(p)
         state["exp_avg_sq"] = torch.zeros_like(p)

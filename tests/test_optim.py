@@ -102,6 +102,17 @@ def test_other_algorithms_are_refused():
         FusedAdam({"lr": 0.1, "amsgrad": True})({p})
 
 
+def test_a_loaded_state_of_another_algorithm_is_refused():
+    p = pyro.param("p", torch.zeros(())).unconstrained()
+    other = pyro.optim.Adam({"lr": 0.1, "amsgrad": True})
+    p.grad = torch.ones(())
+    other({p})
+    optim = FusedAdam({"lr": 0.1})
+    optim.set_state(other.get_state())
+    with pytest.raises(InvalidArgument, match="amsgrad"):
+        optim({p})
+
+
 @pytest.mark.cuda
 def test_on_a_gpu():
     p = pyro.param("p", torch.zeros(3, device="cuda")).unconstrained()

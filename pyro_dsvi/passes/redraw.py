@@ -71,7 +71,6 @@ class Redraw(Sample):
         influence: follows this run.
         questions: the questions, in the order of their rows.
         stacked: whether particles stand side by side, as rows of one run.
-        choose: gives an estimator to a site that the first run did not come by.
         subsamples: minibatches of the first run.
     """
 

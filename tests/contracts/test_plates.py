@@ -10,6 +10,7 @@ import torch
 import pyro_dsvi as dsvi
 from pyro_dsvi.errors import NotABoundWarning, PlatesMergedWarning
 from tests.contracts.cases import BOUNDS
+from tests.draws import Drawn
 from tests.oracles import Force
 from tests.scenarios import f64
 
@@ -78,3 +79,34 @@ def test_an_additive_bound_has_nothing_to_merge():
     expected = 4 / 2 * log_weights([2, 0]).sum(-1).mean()
     actual = run(dsvi.bounds.Evidence(), [2, 0], tied=True)
     assert actual == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_programs_that_grow_apart_are_followed_again():
+    """Once all terms stand under one bound, and then no more: what counts is how it is now."""
+    apart = False
+
+    def model():
+        if apart:
+            g = pyro.sample("g", dist.Bernoulli(f64(0.5)))
+            pyro.sample("y", dist.Normal(g, f64(1.0)), obs=f64(0.7))
+        with pyro.plate("data", 4):
+            b = pyro.sample("b", dist.Bernoulli(f64(0.3)))
+            pyro.sample("x", dist.Normal(1.2 * b, f64(1.0)), obs=DATA)
+
+    def guide():
+        if apart:
+            pyro.sample("g", dist.Bernoulli(f64(0.6)))
+        with pyro.plate("data", 4):
+            pyro.sample("b", dist.Bernoulli(f64(0.6)))
+
+    def objective():
+        return dsvi.IWAE(2, vectorize_particles=True, max_plate_nesting=1)
+
+    values = {"b": f64([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]]), "g": f64([[1.0], [0.0]])}
+    used = objective()
+    with Drawn(values):
+        for _ in range(3):
+            used.loss(model, guide)
+        assert not used._follow
+        apart = True
+        assert used.loss(model, guide) == pytest.approx(objective().loss(model, guide), abs=1e-12)
