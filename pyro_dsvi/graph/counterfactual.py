@@ -155,5 +155,5 @@ def _refuse_coupled(latent: Latent, plate_sets: Iterable[frozenset[str]]) -> Non
             raise IncompatibleSite(
                 f"site {latent.site!r}: {name} asks about each plate element by itself, but the "
                 f"elements of plate {outside} answer for a common cost outside it; use "
-                "dsvi.estimators.DisARM() or dsvi.estimators.ScoreFunction() here"
+                "dsvi.estimators.ScoreFunction() here, or DisARM() if it is a bit or a category"
             )
