@@ -27,24 +27,37 @@ from pyro_dsvi.estimators import (
 )
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
+    CIWAE,
+    CUBO,
     IWAE,
+    MIWAE,
+    PIWAE,
+    RWS,
     STL,
+    TVO,
     VIMCO,
     DReG,
     MixedELBO,
     PathwiseELBO,
     Renyi,
     ScoreFunctionELBO,
+    TailAdaptive,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ARM",
+    "CIWAE",
+    "CUBO",
     "IWAE",
+    "MIWAE",
+    "PIWAE",
     "REBAR",
     "RELAX",
+    "RWS",
     "STL",
+    "TVO",
     "VIMCO",
     "Compilation",
     "CompiledSVI",
@@ -70,6 +83,7 @@ __all__ = [
     "ScoreFunctionELBO",
     "StraightThrough",
     "SumAndSample",
+    "TailAdaptive",
     "Taylor",
     "WithoutReplacement",
     "baselines",

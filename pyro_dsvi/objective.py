@@ -105,7 +105,7 @@ class Objective(ELBO, torch.nn.Module):
         self.frozen = frozen
         self.analytic_kl = analytic_kl
         self.strategy = Strategy(
-            default, dict(estimators or {}), num_particles, frozen, bound.additive
+            default, dict(estimators or {}), num_particles, frozen, bound.additive, bound.guide
         )
         self.compilation = Compilation() if compiled is True else compiled or None
         self.baselines = Keeper()
@@ -133,6 +133,11 @@ class Objective(ELBO, torch.nn.Module):
             raise InvalidArgument(
                 f"{name}: num_particles must be a whole number of at least {fewest}, "
                 f"got {num_particles!r}"
+            )
+        if bound.num_particles not in (None, num_particles):
+            raise InvalidArgument(
+                f"{name}: {bound!r} is made for {bound.num_particles} particles, got "
+                f"num_particles={num_particles}; pass num_particles={bound.num_particles}"
             )
         if not isinstance(frozen, bool):
             raise InvalidArgument(
@@ -236,6 +241,7 @@ class Objective(ELBO, torch.nn.Module):
             self._choose,
             additive=self.bound.additive,
             frozen=self.frozen,
+            gated=self.bound.guide is not self.bound and isinstance(self.bound.guide, Bound),
             analytic_kl=self.analytic_kl,
             follow=follow or self.analytic_kl or not self._names_checked,
             follow_all=joint or self.analytic_kl,

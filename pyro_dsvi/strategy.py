@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyro_dsvi.baselines import LeaveOneOut
+from pyro_dsvi.bounds import Pursuit, Weighting
 from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
-from pyro_dsvi.estimators import Enumerate, Estimator, Pathwise, ScoreFunction
+from pyro_dsvi.estimators import Enumerate, Estimator, Marginalize, Pathwise, ScoreFunction
 from pyro_dsvi.estimators.law import is_partly_reparameterised, is_point_mass
 
 Default = Callable[[Any, int], tuple[Estimator, str]]
@@ -60,6 +61,13 @@ def per_site(q: Any, num_particles: int) -> tuple[Estimator, str]:
     return ScoreFunction(), f"default: {name} has no rsample (one particle: no leave-one-out)"
 
 
+def _weighed(q: Any, frozen: bool) -> tuple[Estimator, str]:
+    """What a site gets where the guide's densities are weighed by particle."""
+    if frozen and getattr(q, "has_rsample", False):
+        return Pathwise(), f"default: {type(q).__name__} has rsample, and densities are frozen"
+    return ScoreFunction(), "default: the density is weighed by particle"
+
+
 @dataclass(frozen=True)
 class Everywhere:
     """The same estimator at every site, but for point masses, through which a gradient just flows.
@@ -86,10 +94,12 @@ class Strategy:
         num_particles: particles of the objective.
         frozen: whether the guide's densities are frozen.
         additive: whether the bound is additive.
+        follows: what the guide follows.
 
     Raises:
         InvalidArgument: if the mapping holds something that is no estimator, or one that needs
-            more particles than there are or another bound.
+            more particles than there are or another bound; or if the guide follows paths alone,
+            and densities are live.
     """
 
     default: Default = per_site
@@ -97,8 +107,13 @@ class Strategy:
     num_particles: int = 1
     frozen: bool = False
     additive: bool = True
+    follows: Pursuit | None = None
 
     def __post_init__(self) -> None:
+        if self.follows is not None and not (self.follows.weighs or self.frozen):
+            raise InvalidArgument(
+                f"{type(self.follows).__name__} weighs the paths of draws alone: pass frozen=True"
+            )
         for name, estimator in self.by_name.items():
             self._admit(estimator, f"estimators[{name!r}]", InvalidArgument)
         if isinstance(self.default, Everywhere):
@@ -121,10 +136,14 @@ class Strategy:
             estimator, reason = self.by_name[name], "asked for by name in the objective"
         elif is_marked(infer):
             estimator, reason = Enumerate(), "asked for by infer={'enumerate': 'parallel'}"
+        elif isinstance(self.follows, Weighting) and self.default is per_site:
+            estimator, reason = _weighed(q, self.frozen)
         else:
             estimator, reason = self.default(q, self.num_particles)
         where = f"site {name!r}"
         self._admit(estimator, where, IncompatibleSite)
+        if isinstance(self.follows, Weighting):
+            self._refuse_credit(estimator, q, where, self.follows)
         if bool(infer.get("frozen", self.frozen)) != self.frozen:
             raise IncompatibleSite(
                 f"{where}: infer={{'frozen': {infer['frozen']}}} under an objective with "
@@ -140,6 +159,31 @@ class Strategy:
         if objection is not None:
             raise IncompatibleSite(f"{where}: {type(estimator).__name__}: {objection}")
         return Choice(estimator, reason)
+
+    def _refuse_credit(self, estimator: Estimator, q: Any, where: str, follows: Weighting) -> None:
+        """Refuse what has nothing to do where the guide's densities are weighed and no more."""
+        name, guide = type(estimator).__name__, type(follows).__name__
+        if is_point_mass(q):
+            raise IncompatibleSite(
+                f"{where}: a point mass has no density for {guide} to weigh; use a bound whose "
+                "guide climbs it, e.g. dsvi.IWAE"
+            )
+        if isinstance(estimator, Pathwise):
+            if not self.frozen:
+                raise IncompatibleSite(
+                    f"{where}: Pathwise: {guide} weighs densities, and a path would count twice "
+                    "beside them; pass frozen=True, or use dsvi.estimators.ScoreFunction() here"
+                )
+            plain = follows.weighs or not estimator.needs_credit(q)
+        else:
+            plain = follows.weighs and estimator == ScoreFunction()
+        if not plain and not isinstance(estimator, Marginalize):
+            offered = "ScoreFunction() or, with frozen=True, Pathwise()"
+            raise IncompatibleSite(
+                f"{where}: {name} under {guide}: it weighs densities by numbers that no draw "
+                "answers for, so there is no credit to send back; use dsvi.estimators."
+                f"{offered if follows.weighs else 'Pathwise() and a distribution with rsample'}"
+            )
 
     def _admit(self, estimator: Any, where: str, kind: type[Exception]) -> None:
         if not isinstance(estimator, Estimator):

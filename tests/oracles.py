@@ -138,6 +138,17 @@ class Force(Messenger):
         msg["done"] = True
 
 
+class _Parameters(Messenger):
+    """Notes the names of the parameters that a program asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def _pyro_param(self, msg):
+        self.names.add(msg["name"])
+
+
 class Explore(Messenger):
     """Gives each discrete draw, all of its elements together, the joint value that a path says.
 
@@ -314,3 +325,63 @@ def assert_same_gradient(
         torch.testing.assert_close(
             actual[name], gradient, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def truth_apart(
+    scenario: Scenario,
+    model: Bound,
+    num_particles: int,
+    *,
+    guide: Bound | None = None,
+    weights: Callable[[Tensor], Tensor] | None = None,
+    nodes: int = 3,
+) -> Answer:
+    """What model and guide receive where the guide follows something of its own.
+
+    Args:
+        scenario: the programs.
+        model: the bound that the model climbs.
+        num_particles: K.
+        guide: the bound that the guide climbs, or
+        weights: those of its log density, ``[K, ...] -> [K, ...]``; for discrete programs.
+        nodes: nodes for each Normal site.
+    """
+    by_model = truth(scenario, model, num_particles, nodes)
+    by_guide = (
+        truth(scenario, guide, num_particles, nodes).gradient
+        if guide is not None
+        else _weighed_scores(scenario, weights, num_particles)
+    )
+    mine = parameters_of_guide(scenario)
+    gradient = {n: by_guide[n] if n in mine else g for n, g in by_model.gradient.items()}
+    return Answer(by_model.value, gradient)
+
+
+def parameters_of_guide(scenario: Scenario) -> set[str]:
+    """Names of the parameters that the guide uses."""
+    pyro.clear_param_store()
+    for name, value in scenario.parameters().items():
+        pyro.param(name, value.detach())
+    used = _Parameters()
+    with used:
+        for _ in range(20):  # whatever branches it takes
+            scenario.guide()
+    return used.names
+
+
+def _weighed_scores(scenario: Scenario, weights, num_particles: int) -> dict[str, Tensor]:
+    """Expected sum of f_k grad log q(z_k): at given draws the guide moves log w by -log q alone."""
+    parameters = scenario.parameters()
+    draws = every_draw(scenario, 1)
+    played = scenario.play(parameters, draws.values)
+    index, probability = _joint(scenario, draws, played, num_particles)
+    total = torch.zeros((), dtype=torch.float64)
+    for log_w, weight in played.groups:
+        each = log_w[index]
+        f = weights(each.detach())
+        terms = (f * -each).sum(0)
+        total = (
+            total + weight * (probability.detach() * terms.reshape(len(terms), -1).sum(-1)).sum()
+        )
+    gradient = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return dict(zip(parameters, gradient, strict=True))

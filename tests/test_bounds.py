@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_dsvi.bounds import IWAE, Bound, Evidence, Renyi
+from pyro_dsvi.bounds import CIWAE, IWAE, TVO, Bound, Evidence, Renyi
 from pyro_dsvi.bounds.bound import exclusive_sum, mean_of_others
 from pyro_dsvi.errors import InvalidArgument
 
-BOUNDS = [Evidence(), IWAE(), Renyi(0.5), Renyi(-1.0), Renyi(2.0), Renyi(0.99)]
-ADDITIVE = {Evidence: True, IWAE: False, Renyi: False}
+BOUNDS = [Evidence(), IWAE(), Renyi(0.5), Renyi(-1.0), Renyi(2.0), Renyi(0.99), CIWAE(0.3), TVO()]
+ADDITIVE = {Evidence: True, IWAE: False, Renyi: False, CIWAE: False, TVO: False}
 
 
 @pytest.fixture(autouse=True)

@@ -5,18 +5,21 @@ r"""A bound is one smooth function of K log weights.
 Everything that an estimator needs of a bound is its value, its first derivative (the *slope*),
 the *gain* on a pathwise gradient once the guide's densities are frozen, and the baseline that
 the other particles provide.  Only the value has to be written; the rest has a default.
+
+The model climbs the bound, and so does the guide, unless the bound says what else it follows.
 """
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from pyro_dsvi.bounds.pursuit import Pursuit, diagonal
 from pyro_dsvi.errors import InvalidArgument
 
 
-class Bound(ABC):
+class Bound(Pursuit):
     r"""How K log weights become one number.
 
     A subclass is a frozen dataclass and defines :meth:`value`.  It must satisfy
@@ -31,6 +34,16 @@ class Bound(ABC):
 
     additive: ClassVar[bool] = False
     min_particles: ClassVar[int] = 1
+
+    @property
+    def guide(self) -> Pursuit:
+        """What the guide follows, where that is not the bound itself."""
+        return self
+
+    @property
+    def num_particles(self) -> int | None:
+        """The one number of particles that the bound is made for; None if it takes any."""
+        return None
 
     @abstractmethod
     def value(self, log_w: Tensor) -> Tensor:
@@ -71,18 +84,30 @@ class Bound(ABC):
         References:
             :cite:p:`tucker2019dreg`
         """
-        with torch.enable_grad():
-            leaf = log_w.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self.value(leaf).sum(), leaf, create_graph=True)
-            if not slope.requires_grad:
-                return torch.ones_like(log_w)
-            curvature = torch.stack(
-                [
-                    torch.autograd.grad(row.sum(), leaf, retain_graph=True)[0][k]
-                    for k, row in enumerate(slope)
-                ]
-            )
-        return (1 - curvature / slope).detach()
+        return 1 - self.curvature(log_w) / self.slope(log_w)
+
+    def curvature(self, log_w: Tensor) -> Tensor:
+        r"""Second derivatives :math:`\partial_k^2 B`, by autograd if not written.
+
+        Args:
+            log_w: log weights in nats, shape ``[K, *plates]``.
+
+        Returns:
+            Derivatives of the same shape, without gradient.
+        """
+        return diagonal(self._differentiable_slope, log_w)
+
+    def _differentiable_slope(self, log_w: Tensor) -> Tensor:
+        return torch.autograd.grad(self.value(log_w).sum(), log_w, create_graph=True)[0]
+
+    def density(self, log_w: Tensor) -> Tensor:
+        return self.slope(log_w)
+
+    def path(self, log_w: Tensor, factor: Any = 0.0) -> Tensor:
+        slope = self.slope(log_w)
+        if not isinstance(factor, Tensor) and factor == 0:
+            return slope
+        return slope - factor * self.curvature(log_w)
 
     def leave_one_out(self, log_w: Tensor) -> Tensor:
         r"""The bound with :math:`\ell_k` replaced by the mean of the others, for each k.

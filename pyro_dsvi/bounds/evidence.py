@@ -39,5 +39,8 @@ class Evidence(Bound):
     def gain(self, log_w: Tensor) -> Tensor:
         return torch.ones_like(log_w)
 
+    def curvature(self, log_w: Tensor) -> Tensor:
+        return torch.zeros_like(log_w)
+
     def leave_one_out(self, log_w: Tensor) -> Tensor:
         return mean_of_others(log_w)

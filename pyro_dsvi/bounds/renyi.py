@@ -57,6 +57,10 @@ class Renyi(Bound):
     def gain(self, log_w: Tensor) -> Tensor:
         return self.alpha + (1 - self.alpha) * self.slope(log_w)
 
+    def curvature(self, log_w: Tensor) -> Tensor:
+        share = self.slope(log_w)
+        return (1 - self.alpha) * share * (1 - share)
+
     def leave_one_out(self, log_w: Tensor) -> Tensor:
         power = 1 - self.alpha
         others = exclusive_sum(power * log_w, logarithmic=True)

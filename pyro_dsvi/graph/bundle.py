@@ -26,6 +26,8 @@ class Bundle:
 
     Attributes:
         log_w: their log weight, in nats, shape ``[K, *plates]``, differentiable.
+        of_model: the model's part of it, of a shape that broadcasts to that.
+        of_guide: the guide's part, with its sign.
         shared: names of the plates that every term shares.
         merged: names of the plates whose elements the bound ties together.
         latents: names of the latents that reach its terms.
@@ -34,6 +36,8 @@ class Bundle:
     """
 
     log_w: Tensor
+    of_model: Tensor
+    of_guide: Tensor
     shared: frozenset[str]
     merged: frozenset[str]
     latents: frozenset[str]
@@ -94,24 +98,39 @@ def _reduce(
     for name in shared:
         weight *= layout.plates[name].scale
     weight *= _common_scale([cost for _, cost in group], layout)
-    rows = []
-    for run in runs:
-        total: Tensor | None = None
-        for owner, cost in group:
-            if owner is run:
-                term = layout.sum_to(layout.arrange(cost.value, run.rows), cost.plates, shared)
-                total = term if total is None else total + term
-        if total is None:  # a branch that this particle did not take
-            total = torch.zeros((run.rows,) + (1,) * layout.depth, device=layout.device)
-        rows.append(total if weight == 1 else total / weight)
-    if len(rows) > 1:
-        shape = torch.broadcast_shapes(*(row.shape[1:] for row in rows))
-        rows = [row.expand(len(row), *shape) for row in rows]
+    outer = shared, weight
+    sides = []
+    for of_guide in (False, True):
+        for run in runs:
+            costs = [c for owner, c in group if owner is run and c.of_guide is of_guide]
+            sides.append(_sum_of(costs, run, outer, layout))
+    if len(runs) > 1:
+        shape = torch.broadcast_shapes(*(side.shape[1:] for side in sides))
+        sides = [side.expand(len(side), *shape) for side in sides]
+    model, guide = _cat(sides[: len(runs)]), _cat(sides[len(runs) :])
     reach = 0
     for _, cost in group:
         reach |= cost.reach
     latents = frozenset(name for name, bit in names.items() if bit & reach)
-    return Bundle(torch.cat(rows), shared, merged, latents, reach, weight)
+    return Bundle(model + guide, model, guide, shared, merged, latents, reach, weight)
+
+
+def _sum_of(
+    costs: Sequence[Cost], run: Run, outer: tuple[frozenset[str], float], layout: Layout
+) -> Tensor:
+    """Sum of one side's terms in one run, less the factor outside, shape ``[rows, *plates]``."""
+    shared, weight = outer
+    total: Tensor | None = None
+    for cost in costs:
+        term = layout.sum_to(layout.arrange(cost.value, run.rows), cost.plates, shared)
+        total = term if total is None else total + term
+    if total is None:  # no such term, or in a branch that this particle did not take
+        return torch.zeros((run.rows,) + (1,) * layout.depth, device=layout.device)
+    return total if weight == 1 else total / weight
+
+
+def _cat(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _common_scale(costs: list[Cost], layout: Layout) -> float:

@@ -27,6 +27,7 @@ from pyro_dsvi.graph.counterfactual import additive_credits, joint_credits
 from pyro_dsvi.graph.credit import downstream_credits
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Run
+from pyro_dsvi.graph.sides import are_apart, sides
 from pyro_dsvi.graph.visits import Part, Showing, may_be_shown_as_one, shown_together
 
 
@@ -79,7 +80,8 @@ class Assembler:
         if self.bound.additive:
             total = self._total()
             return Assembled(total, total)
-        groups, _, total = self._bounded()
+        groups, constant = bundles(self.runs, self.layout)
+        total = self._value(groups, constant)
         return Assembled(total, total, groups)
 
     # -- bounds that are sums of costs -------------------------------------------------------
@@ -130,31 +132,51 @@ class Assembler:
     # -- bounds on log weights ---------------------------------------------------------------
 
     def _joint(self) -> Assembled:
-        groups, values, total = self._bounded()
-        surrogate, visits = total, []
-        for group, value in zip(groups, values, strict=True):
+        groups, constant = bundles(self.runs, self.layout)
+        total = self._value(groups, constant)
+        frozen = any(run.frozen for run in self.runs)
+        apart = are_apart(self.bound, frozen)
+        surrogate, visits = self._two_sides(groups, constant, frozen) if apart else total, []
+        follows = self.bound.guide
+        for group in groups:
             log_w = group.log_w.detach()
             sites = [list(self._parts(site)) for site in sorted(group.latents)]
-            for parts in shown_together(sites):
-                run, latent, _ = parts[0]
-                rows = _cat([rows for _, _, rows in parts])
-                credit = value.detach().expand(len(rows), *value.shape)
-                asked = latent.counterfactual is not None
-                others = (
-                    joint_credits(latent, run, rows, group, self.bound, self.layout)
-                    if asked
-                    else None
-                )
-                rivals = partial(self._joint_rivals, log_w, rows)
-                visits.append(self.showing.visit(parts, credit, group.weight, 1.0, rivals, others))
+            if isinstance(follows, Bound):
+                visits += self._visits(sites, group, follows)
             owned = [part for parts in sites for part in parts if part[1].own is not None]
-            slope = self.bound.slope(log_w) if owned else log_w
+            slope = follows.density(log_w) if owned else log_w
             for run, latent, rows in owned:
                 assert latent.own is not None  # as selected
                 own = self.layout.arrange(latent.own, run.rows)
                 own = self.layout.sum_to(own, latent.plates, group.shared)
                 surrogate = surrogate + (slope[rows] * own).sum()
         return Assembled(total, self._with_terms(surrogate, visits), groups)
+
+    def _visits(
+        self, sites: list[list[Part]], group: Bundle, bound: Bound
+    ) -> Iterator[tuple[Estimator, Visit]]:
+        """The sites of a group, shown with what they answer for under the guide's bound."""
+        if not any(sites):
+            return
+        log_w = group.log_w.detach()
+        value = bound.value(log_w)
+        for parts in shown_together(sites):
+            run, latent, _ = parts[0]
+            rows = _cat([rows for _, _, rows in parts])
+            credit = value.expand(len(rows), *value.shape)
+            asked = latent.counterfactual is not None
+            others = joint_credits(latent, run, rows, group, bound, self.layout) if asked else None
+            rivals = partial(_joint_rivals, bound, log_w, rows)
+            yield self.showing.visit(parts, credit, group.weight, 1.0, rivals, others)
+
+    def _two_sides(self, groups: Sequence[Bundle], constant: Tensor | None, frozen: bool) -> Tensor:
+        """The live part where model and guide receive weights of their own."""
+        parts = [] if constant is None else [constant]
+        for group in groups:
+            weights = sides(self.bound, group.log_w.detach(), frozen)
+            parts.append(_weighed(weights.model, group.of_model) * group.weight)
+            parts.append(_weighed(weights.guide, group.of_guide) * group.weight)
+        return _sum(parts)
 
     def _parts(self, site: str) -> Iterator[Part]:
         """The runs in which a latent has a score, each with the indices of its particles."""
@@ -163,14 +185,9 @@ class Assembler:
             if latent is not None and latent.score is not None:
                 yield run, latent, rows
 
-    def _joint_rivals(self, log_w: Tensor, rows: Tensor) -> Tensor:
-        return self.bound.leave_one_out(log_w)[rows]
-
-    def _bounded(self) -> tuple[list[Bundle], list[Tensor], Tensor]:
-        groups, constant = bundles(self.runs, self.layout)
-        values = [self.bound.value(group.log_w) for group in groups]
-        parts = [v.sum() * g.weight for v, g in zip(values, groups, strict=True)]
-        return groups, values, _sum(parts if constant is None else [*parts, constant])
+    def _value(self, groups: Sequence[Bundle], constant: Tensor | None) -> Tensor:
+        parts = [self.bound.value(group.log_w).sum() * group.weight for group in groups]
+        return _sum(parts if constant is None else [*parts, constant])
 
     def rows(self) -> Iterator[tuple[Run, Tensor]]:
         """The runs, each with the indices of its particles."""
@@ -198,8 +215,17 @@ class Assembler:
             weight, score = _cat(weights), _cat(scores)
             # An element that answers for nothing sends nothing, whatever its density: where a
             # mask has silenced it, that may be 0 times NaN.
-            losses.append(torch.where(weight == 0, weight, weight * score).sum())
+            losses.append(_weighed(weight, score))
         return _sum([live, *losses])
+
+
+def _weighed(weight: Tensor, x: Tensor) -> Tensor:
+    """Inner product in which a weight of zero silences infinity and NaN."""
+    return torch.where(weight == 0, weight, weight * x).sum()
+
+
+def _joint_rivals(bound: Bound, log_w: Tensor, rows: Tensor) -> Tensor:
+    return bound.leave_one_out(log_w)[rows]
 
 
 def _flat(x: Tensor) -> Tensor:

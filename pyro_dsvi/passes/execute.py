@@ -39,7 +39,7 @@ class Execution:
         model: record of the model's run at the guide's values.
         influence: what followed both, or None.
         run: the latents and costs.
-        gates: the gates on the latents' values, by site (frozen densities only).
+        gates: the gates on the latents' values, by site, where there are any.
     """
 
     guide: Sample
@@ -61,6 +61,8 @@ class Executor:
         choose: gives each latent its estimator.
         additive: whether the bound is additive.
         frozen: whether the guide's densities are frozen.
+        gated: whether the model sees draws whose gradient is weighed anew on its way back, which
+            frozen densities ask for in any case.
         analytic_kl: whether closed forms stand in for sampled densities where they are exact.
         follow: whether to follow influence at all.
         follow_all: whether to follow every latent, or only those whose draw must answer.
@@ -75,6 +77,7 @@ class Executor:
     choose: Choose
     additive: bool = True
     frozen: bool = False
+    gated: bool = False
     analytic_kl: bool = False
     follow: bool = True
     follow_all: bool = False
@@ -150,7 +153,13 @@ class Executor:
             frozen=self.frozen,
         )
         return self._play(
-            guide, influence, rows, nesting, additive=self.additive, frozen=self.frozen
+            guide,
+            influence,
+            rows,
+            nesting,
+            additive=self.additive,
+            frozen=self.frozen,
+            gated=self.gated or self.frozen,
         )
 
     def _play(
@@ -162,6 +171,7 @@ class Executor:
         *,
         additive: bool,
         frozen: bool = False,
+        gated: bool = False,
     ) -> Execution:
         plate: Any = nullcontext()
         if nesting is not None:
@@ -176,7 +186,7 @@ class Executor:
             guide.sites = {name: guide.sites[name] for name in guide.choices}
         self._subsamples.update(guide.subsamples)
 
-        gates = self._gates(guide, influence) if frozen else {}
+        gates = self._gates(guide, influence) if gated else {}
         drawn = guide.sites
         if gates:
             drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
@@ -212,7 +222,7 @@ class Executor:
         return Support(self.plates, drawn)
 
     def _gates(self, guide: Sample, influence: Influence | None) -> dict[str, Gate]:
-        """A gate on each latent, where the guide's densities are frozen.
+        """A gate on each latent, for the model and for densities that are frozen.
 
         A bound that asks for no gain still needs the gated values: a flow remembers the very tensor
         that it made, and what led to it, and would bring the live parameters back.
