@@ -365,3 +365,10 @@ def test_a_point_mass_has_no_density_to_weigh():
 
     with pytest.raises(IncompatibleSite, match="'z': a point mass has no density for WakePhi"):
         dsvi.RWS(2).loss_and_grads(model, point)
+
+
+@pytest.mark.parametrize("made", [PIWAE(2, 1), RWS(), CUBO(2.0)], ids=repr)
+def test_no_one_gradient_to_check_against(made):
+    objective = dsvi.Objective(made, num_particles=2)
+    with pytest.raises(InvalidArgument, match=r"the guide follows .* not the model's"):
+        dsvi.diagnostics.check_unbiased(model, guide, objective)

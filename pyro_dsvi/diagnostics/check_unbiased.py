@@ -100,6 +100,7 @@ def check_unbiased(
     _check_arguments(objective, num_samples, reference)
     check_level(level)
     target = bound if bound is not None else _bound_of(objective)
+    _refuse_apart(target)
     particles = getattr(objective, "num_particles", 1)
     programs = Programs(model, guide, args, kwargs)
     with undisturbed(model, guide), SameMinibatch(seed), warnings.catch_warnings():
@@ -146,6 +147,15 @@ def _bound_of(objective: Any) -> Bound:
         f"check_unbiased: it is not known which bound {type(objective).__name__} estimates; say it "
         "by bound=..., e.g. bound=dsvi.bounds.Evidence()"
     )
+
+
+def _refuse_apart(bound: Bound) -> None:
+    if bound.guide is not bound:
+        raise InvalidArgument(
+            f"check_unbiased: under {bound!r} the guide follows {bound.guide!r} and not the model's "
+            "bound, so that no one function has their gradient; check an objective of each by "
+            "itself"
+        )
 
 
 def _copy(objective: Any) -> Any:

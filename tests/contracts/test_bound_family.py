@@ -17,7 +17,7 @@ from pyro_dsvi.baselines import LeaveOneOut
 from pyro_dsvi.errors import PlatesMergedWarning
 from tests import oracles
 from tests.oracles import Exact, assert_same, assert_same_gradient, truth_apart
-from tests.scenarios import SCENARIOS
+from tests.scenarios import SCENARIOS, weighted
 
 # -- by hand -------------------------------------------------------------------------------------
 
@@ -254,3 +254,50 @@ def test_weighted_densities_by_path_and_by_score(program, name):
     expected = oracles.truth(scenario, by_model, 2, nodes).gradient
     theirs = set(expected) - oracles.parameters_of_guide(scenario)
     assert_same_gradient({n: live[n] for n in theirs}, {n: expected[n] for n in theirs}, 1e-10)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", ["piwae", "rws", "tvo, left"])
+def test_particles_in_a_loop_are_those_side_by_side(name, frozen):
+    """A bit above a Normal site, at every joint draw."""
+    scenario = SCENARIOS["normal_last"]
+    steps = [
+        Exact(
+            objective(EVERY[name].make(2), scenario, side_by_side=side_by_side, frozen=frozen),
+            scenario,
+            side_by_side=side_by_side,
+        ).every_step(2)
+        for side_by_side in (True, False)
+    ]
+    for (_, one), (_, other) in zip(*steps, strict=True):
+        assert_same(one, other, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["piwae", "rws", "cubo"])
+def test_scaled_densities(name):
+    """Densities that count in half do so by their weight and by the path alike."""
+    scenario = weighted(0.5, 0.5)
+    live, frozen = (
+        Exact(
+            objective(EVERY[name].make(2), scenario, frozen=frozen), scenario, side_by_side=True
+        ).expectation_in_copies(16)
+        for frozen in (False, True)
+    )
+    assert_same_gradient(frozen, live, 1e-6)  # the quadrature's error, as in test_mixed
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", ["piwae", "rws", "tvo, left"])
+def test_masked_element_by_element(name, frozen):
+    """A mask that silences some elements of a plate acts on each as it would on all."""
+    noise = {site: torch.randn(2, 2, dtype=torch.float64) for site in ("z", "y")}
+
+    def gradient(factor):
+        made = objective(EVERY[name].make(2), SCENARIOS["hierarchy"], frozen=frozen)
+        exact = Exact(made, weighted(factor, factor), side_by_side=True, warm_up=0)
+        return exact.step(noise, copies=2).gradient
+
+    both = gradient(torch.tensor([True, False]))
+    seen, silent = gradient(1.0), gradient(0.0)
+    expected = {n: torch.stack([seen[n][0], silent[n][1]]) for n in both}
+    assert_same_gradient(both, expected, 1e-12)
