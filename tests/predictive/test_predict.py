@@ -213,6 +213,24 @@ def test_plates_of_size_one_and_plates_left_out(shape):
         torch.testing.assert_close(found.log_score(y).value, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("vectorize", [True, False, None])
+def test_data_in_fewer_plates_than_the_latents(vectorize):
+    def model(n, y=None):
+        with pyro.plate("groups", 4, dim=-2):
+            r = pyro.sample("r", dist.Normal(0.0, 1.0))
+        loc = r.mean(-2, keepdim=True)
+        with pyro.plate("data", n, dim=-1):
+            return pyro.sample("y", dist.Normal(loc if loc.dim() > 2 else loc[0], 1.0), obs=y)
+
+    r, y = torch.randn(5, 4, 1), torch.randn(3)
+    found = dsvi.predict(model, {"r": r}, 3, vectorize=vectorize)
+    assert found.batch_shape == (3,)
+    law = dist.Normal(r.mean(1), 1.0)
+    torch.testing.assert_close(found.mean, law.mean.mean(0).expand(3), rtol=0, atol=1e-12)
+    expected = law.log_prob(y).exp().mean(0).log()
+    torch.testing.assert_close(found.log_score(y).value, expected, rtol=0, atol=1e-12)
+
+
 def test_an_event_is_scored_whole_and_has_quantiles_by_element():
     def model(x, y=None):
         w = pyro.sample("w", dist.Normal(0.0, 1.0))
