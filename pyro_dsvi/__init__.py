@@ -11,6 +11,7 @@ from pyro_dsvi import (
     errors,
     estimators,
     handlers,
+    models,
     optim,
     predictive,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "errors",
     "estimators",
     "handlers",
+    "models",
     "optim",
     "predict",
     "predictive",

@@ -23,7 +23,7 @@ LAYERS = (
     ("optim", "graph", "estimators"),
     ("passes", "strategy"),
     ("objective", "compiled"),
-    ("presets", "handlers", "distributions", "guides", "nn"),
+    ("presets", "handlers", "distributions", "guides", "nn", "models"),
     ("predictive", "diagnostics", "export", "fit"),
     ("demo",),
 )
