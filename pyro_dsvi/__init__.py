@@ -4,7 +4,17 @@ A bound is one smooth function of K log weights; an estimator says how its sensi
 across a sampled site.  Any bound goes with any estimator at any site.
 """
 
-from pyro_dsvi import baselines, bounds, diagnostics, errors, estimators, handlers, optim
+from pyro_dsvi import (
+    baselines,
+    bounds,
+    diagnostics,
+    errors,
+    estimators,
+    handlers,
+    models,
+    optim,
+    predictive,
+)
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.compiled import Compilation, CompiledSVI
 from pyro_dsvi.errors import DSVIError, DSVIWarning
@@ -26,6 +36,7 @@ from pyro_dsvi.estimators import (
     WithoutReplacement,
 )
 from pyro_dsvi.objective import Objective
+from pyro_dsvi.predictive import predict
 from pyro_dsvi.presets import (
     CIWAE,
     CUBO,
@@ -92,5 +103,8 @@ __all__ = [
     "errors",
     "estimators",
     "handlers",
+    "models",
     "optim",
+    "predict",
+    "predictive",
 ]

@@ -23,8 +23,8 @@ LAYERS = (
     ("optim", "graph", "estimators"),
     ("passes", "strategy"),
     ("objective", "compiled"),
-    ("presets", "handlers", "distributions", "guides", "nn"),
-    ("predict", "diagnostics", "export", "fit"),
+    ("presets", "handlers", "distributions", "guides", "nn", "models"),
+    ("predictive", "diagnostics", "export", "fit"),
     ("demo",),
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
