@@ -1,6 +1,7 @@
 """What a fit is worth: its gradients, and how near the guide is to the posterior."""
 
 from pyro_dsvi.diagnostics.budget import Draws, Seconds
+from pyro_dsvi.diagnostics.calibration import Calibration
 from pyro_dsvi.diagnostics.certificate import Certificate, Row, Verdict, compare
 from pyro_dsvi.diagnostics.check_unbiased import check_unbiased
 from pyro_dsvi.diagnostics.compare_estimators import compare_estimators
@@ -8,16 +9,21 @@ from pyro_dsvi.diagnostics.comparison import Comparison, Measurement, Quality
 from pyro_dsvi.diagnostics.decomposition import Decomposition, Part, PlateSplit, Split
 from pyro_dsvi.diagnostics.enumeration import Enumeration
 from pyro_dsvi.diagnostics.gradient import Gradient
+from pyro_dsvi.diagnostics.importance_weights import importance_weights
 from pyro_dsvi.diagnostics.second_estimator import SecondEstimator
 from pyro_dsvi.diagnostics.variance_decomposition import variance_decomposition
+from pyro_dsvi.diagnostics.vsbc import vsbc
+from pyro_dsvi.diagnostics.weights import ImportanceWeights, WeightGroup
 
 __all__ = [
+    "Calibration",
     "Certificate",
     "Comparison",
     "Decomposition",
     "Draws",
     "Enumeration",
     "Gradient",
+    "ImportanceWeights",
     "Measurement",
     "Part",
     "PlateSplit",
@@ -27,8 +33,11 @@ __all__ = [
     "Seconds",
     "Split",
     "Verdict",
+    "WeightGroup",
     "check_unbiased",
     "compare",
     "compare_estimators",
+    "importance_weights",
     "variance_decomposition",
+    "vsbc",
 ]
