@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pyro_dsvi.diagnostics.gradient import Gradient
+from pyro_dsvi.diagnostics.tables import aligned, as_html
 from pyro_dsvi.errors import InvalidArgument
 
 
@@ -158,16 +159,13 @@ class Certificate:
         return frame.set_index("parameter")
 
     def __str__(self) -> str:
-        return "\n".join([*self._head(), "", *_aligned(_texts(self.table())), "", self._power()])
+        return "\n".join(
+            [*self._head(), "", *aligned(_texts(self.table()), left=(0, -1)), "", self._power()]
+        )
 
     def _repr_html_(self) -> str:
         head = "".join(f"<div>{escape(line)}</div>" for line in self._head())
-        names, *rows = _texts(self.table())
-        columns = "".join(f"<th>{escape(name)}</th>" for name in names)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-        )
-        table = f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
+        table = as_html(_texts(self.table()))
         return f"{head}{table}<div>{escape(self._power())}</div>"
 
     def _head(self) -> list[str]:
@@ -252,16 +250,3 @@ def _texts(records: Sequence[dict[str, Any]]) -> list[list[str]]:
         cells += [f"{record['standard error']:.2g}", f"{record['z']:.2f}", record["verdict"]]
         rows.append(cells)
     return rows
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Text to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = (0, len(widths) - 1)
-    return [
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

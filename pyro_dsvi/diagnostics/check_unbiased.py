@@ -9,31 +9,29 @@ Samples cannot prove that there is no bias, only that there is none above some s
 certificate says what it would have seen.
 """
 
-import copy
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-import pyro
-import torch
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceTailAdaptive_ELBO
-
-from pyro_dsvi.bounds import Bound, Evidence
+from pyro_dsvi.bounds import Bound
 from pyro_dsvi.diagnostics.certificate import Certificate, check_level, compare
 from pyro_dsvi.diagnostics.enumeration import Enumeration
 from pyro_dsvi.diagnostics.estimates import sampled, step, visited
 from pyro_dsvi.diagnostics.gradient import Gradient
 from pyro_dsvi.diagnostics.handlers import SameMinibatch
+from pyro_dsvi.diagnostics.prepared import (
+    at_rest,
+    bound_of,
+    on_trial,
+    refuse_other_than_objective,
+)
 from pyro_dsvi.diagnostics.programs import Programs
 from pyro_dsvi.diagnostics.reference import Found, Reference
 from pyro_dsvi.diagnostics.second_estimator import SecondEstimator
-from pyro_dsvi.diagnostics.undisturbed import Kept, Memory, parameters_of, undisturbed
-from pyro_dsvi.errors import DSVIWarning, InvalidArgument, NoReference
-from pyro_dsvi.objective import Objective
+from pyro_dsvi.errors import InvalidArgument, NoReference
 
 _FEWEST_SAMPLES = 100  # for the means to be near normal
 _WARM_UP = 3  # steps after which a baseline has learnt something
-_EVIDENCE = (Trace_ELBO, TraceGraph_ELBO, TraceEnum_ELBO)
+_NAME = "check_unbiased"
 
 
 def check_unbiased(
@@ -99,34 +97,23 @@ def check_unbiased(
     """
     _check_arguments(objective, num_samples, reference)
     check_level(level)
-    target = bound if bound is not None else _bound_of(objective)
+    target = bound if bound is not None else bound_of(objective, _NAME)
     _refuse_apart(target)
     particles = getattr(objective, "num_particles", 1)
     programs = Programs(model, guide, args, kwargs)
-    with undisturbed(model, guide), SameMinibatch(seed), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DSVIWarning)
-        with torch.enable_grad(), programs:
-            pyro.set_rng_seed(seed)
-            tested = _copy(objective)
-            _set_up(tested, programs)
-            memory = Memory(tested)
-            kept = Kept(parameters_of(tested))
-            try:
-                found = _reference(reference, programs, target, particles, tested)
-                estimate = _estimate(tested, programs, found, particles, num_samples)
-            finally:  # a baseline that is named at a site is the user's own
-                memory.recall()
-                kept.restore()
+    with (
+        at_rest(programs, seed),
+        SameMinibatch(seed),
+        on_trial(objective, programs, _NAME) as tested,
+    ):
+        found = _reference(reference, programs, target, particles, tested)
+        estimate = _estimate(tested, programs, found, particles, num_samples)
     told = f"{target!r}, {particles} particle{'s' * (particles != 1)}"
     return compare(estimate, found.gradient, bound=told, level=level)
 
 
 def _check_arguments(objective: Any, num_samples: int, reference: Any) -> None:
-    if not callable(getattr(objective, "loss_and_grads", None)):
-        raise InvalidArgument(
-            f"check_unbiased: expected an objective with loss_and_grads, got {objective!r}; "
-            "e.g. dsvi.MixedELBO()"
-        )
+    refuse_other_than_objective(objective, _NAME)
     if num_samples < _FEWEST_SAMPLES:
         raise InvalidArgument(
             f"check_unbiased: num_samples must be at least {_FEWEST_SAMPLES}, got {num_samples}"
@@ -138,43 +125,13 @@ def _check_arguments(objective: Any, num_samples: int, reference: Any) -> None:
         )
 
 
-def _bound_of(objective: Any) -> Bound:
-    if isinstance(objective, Objective):
-        return objective.bound
-    if isinstance(objective, _EVIDENCE) and not isinstance(objective, TraceTailAdaptive_ELBO):
-        return Evidence()
-    raise InvalidArgument(
-        f"check_unbiased: it is not known which bound {type(objective).__name__} estimates; say it "
-        "by bound=..., e.g. bound=dsvi.bounds.Evidence()"
-    )
-
-
 def _refuse_apart(bound: Bound) -> None:
     if bound.guide is not bound:
         raise InvalidArgument(
-            f"check_unbiased: under {bound!r} the guide follows {bound.guide!r} and not the model's "
-            "bound, so that no one function has their gradient; check an objective of each by "
-            "itself"
+            f"check_unbiased: under {bound!r} the guide follows {bound.guide!r} and not the "
+            "model's bound, so that no one function has their gradient; check an objective of each "
+            "by itself"
         )
-
-
-def _copy(objective: Any) -> Any:
-    try:
-        return copy.deepcopy(objective)
-    except Exception as error:  # whatever an attribute of the user's may raise
-        raise InvalidArgument(
-            f"check_unbiased: {type(objective).__name__} cannot be copied ({error}), so what it "
-            "learns in the course of the check could not be undone"
-        ) from error
-
-
-@torch.no_grad()
-def _set_up(tested: Any, programs: Programs) -> None:
-    """Run everything, so that lazy parameters are there and the objective has met its baselines."""
-    for _ in range(_WARM_UP):
-        programs.guide(*programs.args, **programs.kwargs)
-        if isinstance(tested, Objective):
-            tested.loss(programs.model, programs.guide, *programs.args, **programs.kwargs)
 
 
 def _reference(

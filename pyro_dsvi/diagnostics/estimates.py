@@ -1,6 +1,7 @@
 """The expected gradient of an objective: from every draw that its step can make, or from many."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -24,11 +25,19 @@ def step(objective: Any, programs: Programs) -> list[Tensor]:
 
     It is what ``pyro.infer.SVI`` would give its optimizer.
     """
+    return step_with_value(objective, programs)[1]
+
+
+def step_with_value(objective: Any, programs: Programs) -> tuple[float, list[Tensor]]:
+    """One estimate of the bound in nats, and of its gradient, parameter by parameter."""
     leaves = list(programs.parameters.values())
     for leaf in (*leaves, *parameters_of(objective)):
         leaf.grad = None
-    objective.loss_and_grads(programs.model, programs.guide, *programs.args, **programs.kwargs)
-    return [torch.zeros_like(p) if p.grad is None else -p.grad for p in leaves]
+    loss = objective.loss_and_grads(
+        programs.model, programs.guide, *programs.args, **programs.kwargs
+    )
+    gradient = [torch.zeros_like(p) if p.grad is None else -p.grad for p in leaves]
+    return -float(loss), gradient
 
 
 def sampled(objective: Any, programs: Programs, num_samples: int) -> Gradient:
@@ -56,19 +65,12 @@ def visited(
         draws: all joint draws of one particle.
         num_particles: K.
     """
-    memory = Memory(objective)
     mean = [torch.zeros_like(p, dtype=torch.float64) for p in programs.parameters.values()]
     size = list(mean)
-    before = random_state()
-    for joint in product(draws, repeat=num_particles):
-        memory.recall()
-        with Given([draw.values for draw in joint]):
-            gradient = step(objective, programs)
-        if not same_random_state(before, random_state()):
+    for weight, gradient in every_step(objective, programs, draws, num_particles):
+        if weight is None:
             return None
-        probability = sum(float(draw.log_q.detach()) for draw in joint)
-        weight = torch.tensor(probability, dtype=torch.float64).exp().to(draws[0].log_q.device)
-        terms = [weight.to(g.device) * g for g in gradient]
+        terms = [weight * g.double() for g in gradient]
         mean = [m + term for m, term in zip(mean, terms, strict=True)]
         size = [s + term.abs() for s, term in zip(size, terms, strict=True)]
     names = list(programs.parameters)
@@ -81,6 +83,32 @@ def visited(
         f"every joint draw visited ({visits}), weighted by its probability",
         exact=True,
     )
+
+
+def every_step(
+    objective: Any, programs: Programs, draws: Sequence[Draw], num_particles: int
+) -> Iterator[tuple[float | None, list[Tensor]]]:
+    """The estimate at every joint draw of the particles, with the draw's probability.
+
+    What the baselines have learnt is the same at every draw.  None for a probability says that
+    the step leaves more to chance than these draws; it comes last.
+
+    Args:
+        objective: the objective.
+        programs: model and guide.
+        draws: all joint draws of one particle.
+        num_particles: K.
+    """
+    memory = Memory(objective)
+    before = random_state()
+    for joint in product(draws, repeat=num_particles):
+        memory.recall()
+        with Given([draw.values for draw in joint]):
+            gradient = step(objective, programs)
+        if not same_random_state(before, random_state()):
+            yield None, gradient
+            return
+        yield math.exp(sum(float(draw.log_q.detach()) for draw in joint)), gradient
 
 
 def _by_name(names: Sequence[str], tensors: Sequence[Tensor]) -> Mapping[str, Tensor]:

@@ -74,6 +74,11 @@ class Moments:
             self._squares[i] = self._squares[i] + deviation * (g - self._mean[i])
             self._magnitude[i] = self._magnitude[i] + g.abs()
 
+    @property
+    def mean(self) -> list[Tensor]:
+        """The mean of what was taken in, by parameter; empty before the first."""
+        return list(self._mean)
+
     def gradient(self, how: str) -> Gradient:
         """The mean of what was taken in, with its standard error."""
         n = self.count

@@ -42,10 +42,18 @@ class SameMinibatch(Messenger):
 
 
 class Unannotated(Messenger):
-    """Hides what the sites say of their estimators."""
+    """Hides what the sites say of their estimators.
+
+    Args:
+        hidden: the annotations that are hidden.
+    """
+
+    def __init__(self, hidden: Sequence[str] = ("estimator", "frozen")) -> None:
+        super().__init__()
+        self.hidden = hidden
 
     def _pyro_sample(self, msg: Any) -> None:
-        msg["infer"] = {k: v for k, v in msg["infer"].items() if k not in ("estimator", "frozen")}
+        msg["infer"] = {k: v for k, v in msg["infer"].items() if k not in self.hidden}
 
 
 class Explore(Messenger):

@@ -54,7 +54,7 @@ def undisturbed(*programs: Any) -> Iterator[None]:
         kept_too.restore()
         for module, values in buffers:
             _restore_buffers(module, values)
-        _set_random_state(state)
+        set_random_state(state)
 
 
 def _restore_buffers(module: torch.nn.Module, values: dict[str, Tensor]) -> None:
@@ -64,7 +64,8 @@ def _restore_buffers(module: torch.nn.Module, values: dict[str, Tensor]) -> None
                 buffer.copy_(values[name])
 
 
-def _set_random_state(state: tuple[Any, ...]) -> None:
+def set_random_state(state: tuple[Any, ...]) -> None:
+    """Go back to a state that :func:`random_state` gave."""
     host, cuda = state
     set_rng_state(host)
     if cuda:

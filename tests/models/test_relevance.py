@@ -1,4 +1,4 @@
-"""The KL from the best ARD prior, and the covariance's steps, against the formulas they come from."""
+"""The KL from the best ARD prior, and the covariance's steps, against their formulas."""
 
 import pyro.distributions as dist
 import pytest
