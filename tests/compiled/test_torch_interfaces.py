@@ -6,6 +6,7 @@ Each test names what is used, where, and what was found.
 import inspect
 
 import pyro
+import pytest
 import torch
 from pyro.infer.svi import SVI
 from pyro.poutine import runtime
@@ -36,6 +37,7 @@ def test_the_proxy_mode_can_be_left_and_looked_at():
         assert hasattr(proxy_tensor, name), f"proxy_tensor.{name} is gone: {USED}"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_inductor_compiles_a_graph_and_follows_the_random_stream():
     from torch._functorch import config as functorch_config
     from torch._inductor import compile_fx, config
