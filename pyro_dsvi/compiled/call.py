@@ -6,6 +6,7 @@ strings by value; other objects by identity.  What torch assumes by default coun
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Call:
         tensors: the tensor arguments, detached.
         others: the arguments that are compared by identity, and looked into.
         leaves: all arguments, flat.
-        spec: how they are nested.
+        spec: how they are nested; None for positional tensors.
     """
 
     key: tuple[Any, ...]
@@ -39,9 +40,10 @@ class Call:
     ) -> "Call | str":
         """The call's signature; or why it has none."""
         ambient = torch.get_default_dtype(), _autocast(), _modes()
-        if not args and not kwargs:
-            return cls((model, guide, *ambient), [], [], [], None)
-        leaves, spec = tree_flatten((args, dict(kwargs)))
+        if kwargs or not all(type(x) is Tensor for x in args):
+            leaves, spec = tree_flatten((args, dict(kwargs)))
+        else:
+            leaves, spec = list(args), None
         parts: list[Any] = [spec if len(leaves) != len(args) or kwargs else len(args)]
         tensors, others = [], []
         for leaf in leaves:
@@ -71,17 +73,21 @@ class Call:
 
     def fresh(self) -> tuple[list[Tensor], tuple[Any, ...], dict[str, Any]]:
         """Tensor arguments that nothing else refers to, and all arguments with these in place."""
-        if self.spec is None:
-            return [], (), {}
         aliases = [tensor.detach() for tensor in self.tensors]
         mine = {id(tensor): alias for tensor, alias in zip(self.tensors, aliases, strict=True)}
         leaves = [mine.get(id(leaf), leaf) for leaf in self.leaves]
+        if self.spec is None:
+            return aliases, tuple(leaves), {}
         args, kwargs = tree_unflatten(leaves, self.spec)
         return aliases, args, kwargs
 
 
 def _shared(tensors: list[Tensor]) -> tuple[Any, ...]:
     """Which of some tensors are one and the same, and which share memory, and how."""
+    if all(map(Tensor.is_contiguous, tensors)):
+        ends = sorted((x.data_ptr(), x.data_ptr() + x.nbytes) for x in tensors)
+        if all(stop <= start for (_, stop), (start, _) in pairwise(ends)):
+            return ()
     first: dict[int, tuple[int, Any]] = {}
     parts: list[Any] = []
     for index, tensor in enumerate(tensors):

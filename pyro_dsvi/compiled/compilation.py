@@ -19,8 +19,9 @@ class Compilation:
     Args:
         backend: ``"inductor"`` compiles the recorded graph, ``"cpp"`` also what calls the kernels
             (a small step then takes less than half the time, and its compilation twice as long),
-            ``"recorded"`` replays it operation by operation, ``"auto"`` is ``"inductor"`` unless
-            there are too many sites for that to pay.
+            ``"recorded"`` replays it operation by operation.  ``"auto"`` is ``"cpp"`` for a step
+            with the optimizer's update in it (a small model) on the CPU, else ``"inductor"``, and
+            ``"recorded"`` where there are too many sites for either to pay.
         max_recordings: signatures (shapes, dtypes, ..., Python numbers) whose recordings are kept;
             the least recently used goes first.
         max_sites: sample sites above which ``"auto"`` replays the recorded graph uncompiled, which

@@ -30,6 +30,8 @@ def lower(
     compilation: Compilation,
     sites: int,
     say: Say,
+    *,
+    small: bool = False,
 ) -> Run:
     """Make a graph ready to run.
 
@@ -39,6 +41,7 @@ def lower(
         compilation: the settings.
         sites: sample sites in the graph.
         say: gives a warning once.
+        small: whether the calls take longer than the kernels that are called.
 
     Returns:
         A function of the inputs, to be called without gradients, that returns the outputs.
@@ -49,7 +52,7 @@ def lower(
         return graph.forward
     try:
         with _progress(len(graph.graph.nodes)):
-            return _inductor(graph, inputs, in_cpp=compilation.backend == "cpp")
+            return _inductor(graph, inputs, _calls_in_cpp(inputs, compilation, small))
     except Exception as error:  # whatever a compiler may raise; the recording is right as it is
         first_line = (str(error).splitlines() or [""])[0]
         say(
@@ -84,16 +87,54 @@ def _is_to_be_compiled(compilation: Compilation, sites: int, say: Say) -> bool:
     return False
 
 
-def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], in_cpp: bool) -> Run:
-    import torch._inductor
+def _calls_in_cpp(inputs: Sequence[Tensor], compilation: Compilation, small: bool) -> bool:
+    """Whether what calls the kernels is compiled as well."""
+    if compilation.backend == "auto":
+        return small and all(x.device.type == "cpu" for x in inputs)
+    return compilation.backend == "cpp"
 
+
+def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], in_cpp: bool) -> Run:
     # Sizes are checked before a replay, where it is cheaper.
     options = {"fallback_random": True, "size_asserts": False, "alignment_asserts": False}
     options["cpp_wrapper"] = in_cpp
+    made: list[tuple[Any, int]] = []
+
+    def inner(module: torch.fx.GraphModule, examples: Sequence[Any], **rest: Any) -> Any:
+        code = compile_fx.compile_fx_inner(module, examples, **rest)
+        made.append((code, len(examples)))
+        return code
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        compiled: Any = torch._inductor.compile(graph, list(inputs), options=options)
-        return compiled
+        from torch._functorch import config
+        from torch._inductor import compile_fx
+
+        with config.patch(enable_autograd_cache=False):  # the kernels have a cache of their own
+            compiled: Any = compile_fx.compile_fx(
+                graph, list(inputs), inner_compile=inner, config_patches=options
+            )
+    if len(made) == 1 and made[0][1] == len(inputs) and _gives_one(graph):
+        return _directly(made[0][0], compiled)
+    return compiled
+
+
+def _gives_one(graph: torch.fx.GraphModule) -> bool:
+    """Whether the loss is all that comes out: nothing then can be a view of an input."""
+    (outputs,) = graph.graph.output_node().args
+    return isinstance(outputs, (tuple, list)) and len(outputs) == 1
+
+
+def _directly(code: Any, otherwise: Run) -> Run:
+    """The generated code without what stands around it for the sake of autograd and of views."""
+    call = getattr(code, "current_callable", None)
+    if call is None:
+        return otherwise
+
+    def run(*inputs: Tensor) -> Sequence[Tensor]:
+        return call(list(inputs))
+
+    return run
 
 
 @contextmanager

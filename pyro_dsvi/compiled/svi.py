@@ -131,10 +131,12 @@ class CompiledSVI(SVI):
         """Make a recording ready to run, with the update in it where that can be."""
         flats = self._flatten(recording)
         if flats:
-            return WholeStep(recording, flats, 1, self._lower(recording, 1))
+            return WholeStep(recording, flats, 1, self._lower(recording))
 
         def run(inputs: Inputs) -> Run:
-            return self._lower(recording, 1)(recording.graph, inputs.tensors)
+            return lower(
+                recording.graph, inputs.tensors, self.compilation, recording.sites, self._say
+            )
 
         return Gradients(recording, run)
 
@@ -178,7 +180,7 @@ class CompiledSVI(SVI):
     ) -> Tensor:
         """Put several steps into one graph, and compare it with as many single steps."""
         random = RandomState.now()
-        several = WholeStep(recording, one.flats, number, self._lower(recording, number))
+        several = WholeStep(recording, one.flats, number, self._lower(recording))
         random.restore()
         losses: list[Tensor] = []
 
@@ -197,11 +199,9 @@ class CompiledSVI(SVI):
         self._unrolled[one] = several if found is None else None
         return losses[0]
 
-    def _lower(
-        self, recording: Recording, number: int
-    ) -> Callable[[torch.fx.GraphModule, list[Tensor]], Run]:
+    def _lower(self, recording: Recording) -> Callable[[torch.fx.GraphModule, list[Tensor]], Run]:
         def lower_(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Run:
-            return lower(graph, inputs, self.compilation, recording.sites, self._say)
+            return lower(graph, inputs, self.compilation, recording.sites, self._say, small=True)
 
         return lower_
 

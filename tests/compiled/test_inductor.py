@@ -39,7 +39,7 @@ def test_a_compiler_that_fails_leaves_the_recorded_graph(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr("torch._inductor.compile", fail)
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", fail)
     loss = dsvi.PathwiseELBO(compiled=True)
     with pytest.warns(dsvi.errors.NotCompiledWarning, match="no compiler here"):
         compiled = fit(normal, loss)

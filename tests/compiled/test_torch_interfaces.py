@@ -6,6 +6,7 @@ Each test names what is used, where, and what was found.
 import inspect
 
 import pyro
+import pytest
 import torch
 from pyro.infer.svi import SVI
 from pyro.poutine import runtime
@@ -36,12 +37,17 @@ def test_the_proxy_mode_can_be_left_and_looked_at():
         assert hasattr(proxy_tensor, name), f"proxy_tensor.{name} is gone: {USED}"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_inductor_compiles_a_graph_and_follows_the_random_stream():
-    import torch._inductor
-    from torch._inductor import config
+    from torch._functorch import config as functorch_config
+    from torch._inductor import compile_fx, config
+    from torch._inductor.output_code import CompiledFxGraph
 
-    parameters = inspect.signature(torch._inductor.compile).parameters
-    assert list(parameters)[:3] == ["gm", "example_inputs", "options"], f"_inductor.compile: {USED}"
+    parameters = inspect.signature(compile_fx.compile_fx).parameters
+    asked = {"inner_compile", "config_patches"}
+    assert asked <= set(parameters), f"compile_fx: {USED}"
+    assert hasattr(functorch_config, "enable_autograd_cache"), f"enable_autograd_cache: {USED}"
+    assert "current_callable" in CompiledFxGraph.__annotations__, f"CompiledFxGraph: {USED}"
     for name in ("fallback_random", "size_asserts", "alignment_asserts", "cpp_wrapper"):
         assert hasattr(config, name), f"inductor's option {name} is gone: {USED}"
 
