@@ -38,9 +38,9 @@ def trace_graph(
 
     The programs are run once as the objective would run them for one particle at its next step,
     which tells which draw influences which cost, and who answers for what; then once more at the
-    same values, which tells through which computed values.  What is found is the graph of that run: where programs
-    branch on what they drew, another run may have another.  Generators, parameters and gradients
-    are left as they were found.
+    same values, which tells through which computed values.  What is found is the graph of that run:
+    where programs branch on what they drew, another run may have another.  Generators, parameters
+    and gradients are left as they were found.
 
     Inputs are the parameters (leaf tensors that require a gradient, from wherever the programs take
     them), the tensors among the arguments, and what is observed.  Deterministic nodes are the

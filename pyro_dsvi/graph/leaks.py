@@ -44,8 +44,8 @@ _VALUES = frozenset(
     remainder fmod maximum minimum fmax fmin clamp clip lerp atan2 hypot ldexp xlogy logaddexp
     addcmul addcdiv eq ne lt le gt ge isclose isin and or xor bitwise_and bitwise_or bitwise_xor
     logical_and logical_or logical_xor masked_fill fill copy full_like where broadcast_tensors
-    expand_as view_as type_as to embedding index_select gather take take_along_dim index_put index_add
-    scatter scatter_add put setitem getitem binary_cross_entropy_with_logits
+    expand_as view_as type_as to embedding index_select gather take take_along_dim index_put
+    index_add scatter scatter_add put setitem getitem binary_cross_entropy_with_logits
     binary_cross_entropy nll_loss cross_entropy mse_loss
     """.split()
 )

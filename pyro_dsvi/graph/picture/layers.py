@@ -9,10 +9,11 @@ neighbours.  An arrow past other layers goes through a gap that is kept free for
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pyro_dsvi.graph.picture.graph import Edge
 
-GAP, BETWEEN_LAYERS, AROUND_PLATE = 0.22, 0.42, 0.16
+GAP, BETWEEN_LAYERS, AROUND_PLATE = 0.22, 0.62, 0.16
 _LANE = 0.12  # the width that is kept free for an arrow
 _SWEEPS = 12
 
@@ -38,12 +39,16 @@ class Layout:
 
     Attributes:
         centres: the centre of each figure.
-        routes: for each arrow the places that it passes on its way, its ends apart.
+        layers: the number of each figure's layer.
+        rows: the lower and the upper border of each layer, from the highest on.
+        routes: for each arrow where across it passes each of the layers between its ends.
         boxes: the plates' boxes, the outer ones before the inner ones.
     """
 
     centres: Mapping[str, Point]
-    routes: Mapping[Edge, Sequence[Point]]
+    layers: Mapping[str, int]
+    rows: Sequence[tuple[float, float]]
+    routes: Mapping[Edge, Sequence[float]]
     boxes: Sequence[Box]
 
 
@@ -72,20 +77,20 @@ def arrange(sizes: Mapping[str, Size], plates: Mapping[str, Path], edges: Sequen
     beside: dict[_Place, list[_Place]] = defaultdict(list)
     for (v, w), gaps in routes.items():
         chain = [places[v], *gaps, places[w]]
-        for a, b in zip(chain, chain[1:], strict=False):
+        for a, b in pairwise(chain):
             beside[a].append(b)
             beside[b].append(a)
     columns = _columns(every)
     _settle(every, columns, beside)
-    heights = _heights(sizes, layers)
-    centres = {name: (place.x, heights[place.layer]) for name, place in places.items()}
+    rows = _rows(sizes, layers)
+    centres = {name: (place.x, sum(rows[place.layer]) / 2) for name, place in places.items()}
     boxes = _boxes(places, sizes, centres)
-    passed = {edge: [(g.x, heights[g.layer]) for g in gaps] for edge, gaps in routes.items()}
-    return Layout(centres, passed, boxes)
+    passed = {edge: [gap.x for gap in gaps] for edge, gaps in routes.items()}
+    return Layout(centres, layers, rows, passed, boxes)
 
 
 def _layers(sizes: Mapping[str, Size], edges: Sequence[Edge]) -> dict[str, int]:
-    """One below the lowest of what points to it; what nothing points to, just above what it feeds."""
+    """Below all that points to it; what nothing points to stands just above what it feeds."""
     import networkx
 
     digraph = networkx.DiGraph()
@@ -172,16 +177,16 @@ def _mean(xs: list[float], default: float) -> float:
     return sum(xs) / len(xs) if xs else default
 
 
-def _heights(sizes: Mapping[str, Size], layers: Mapping[str, int]) -> list[float]:
-    """The height at which each layer's centres stand; the first is the highest."""
+def _rows(sizes: Mapping[str, Size], layers: Mapping[str, int]) -> list[tuple[float, float]]:
+    """The lower and the upper border of each layer; the first is the highest."""
     tallest = [0.0] * (1 + max(layers.values(), default=-1))
     for name, layer in layers.items():
         tallest[layer] = max(tallest[layer], sizes[name][1])
-    heights, y = [], 0.0
+    rows, top = [], 0.0
     for height in tallest:
-        heights.append(y - height / 2)
-        y -= height + BETWEEN_LAYERS
-    return heights
+        rows.append((top - height, top))
+        top -= height + BETWEEN_LAYERS
+    return rows
 
 
 def _boxes(

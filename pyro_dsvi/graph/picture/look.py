@@ -5,10 +5,10 @@ Okabe's and Ito's, which the colour-blind tell apart.  Parameters of one module 
 nodes are drawn as one.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from pyro_dsvi.graph.picture.graph import Edge, Graph
 from pyro_dsvi.graph.picture.node import Kind, Node, Role
@@ -95,7 +95,7 @@ def _lines(node: Node, members: list[str], variance: Mapping[str, float]) -> tup
     if node.kind is Kind.COST and node.name.startswith("log q("):
         return (f"−{node.name}",)
     if len(members) > 1:
-        stem = os.path.commonprefix(members).rpartition(".")[0]
+        stem = _common_module(members)
         ends = [member.removeprefix(f"{stem}.") for member in members]
         listed = ", ".join(ends) if len(ends) <= 2 else f"{len(ends)} tensors"
         return stem, listed
@@ -105,6 +105,13 @@ def _lines(node: Node, members: list[str], variance: Mapping[str, float]) -> tup
     if node.name in variance:
         lines.append(f"variance {variance[node.name]:.3g}")
     return tuple(lines)
+
+
+def _common_module(names: list[str]) -> str:
+    """The module that all the parameters belong to, as far down as it goes."""
+    parts = [name.split(".")[:-1] for name in names]
+    levels = takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+    return ".".join(level[0] for level in levels)
 
 
 def _colours(graph: Graph) -> dict[str, str]:

@@ -7,10 +7,12 @@ from pyro_dsvi.errors import InvalidArgument
 from pyro_dsvi.graph.picture.layers import Layout, Point, Size, arrange
 from pyro_dsvi.graph.picture.look import LEGEND, Figure, Look, fill_of
 from pyro_dsvi.graph.picture.node import Kind
+from pyro_dsvi.graph.picture.wires import wires
 
 _FONT, _SMALL = 9.0, 7.5
 _LINE = 0.16  # inches from one line of words to the next
 _MARGIN = 0.25
+_WIDEST_CIRCLE = 1.2
 _INK = "#303030"
 
 
@@ -63,8 +65,10 @@ def _size(figure: Figure) -> Size:
     if figure.kind is Kind.COST:
         return 1.55 * width + 0.1, 2.7 * height + 0.1
     if figure.kind is Kind.STOCHASTIC:
-        wide, tall = 1.3 * width + 0.12, 1.4 * height + 0.16
-        return (wide, max(wide, tall)) if wide < 0.85 else (wide, max(tall, 0.6))
+        across = (width**2 + height**2) ** 0.5 + 0.08
+        if across <= _WIDEST_CIRCLE:
+            return across, across
+        return 1.3 * width + 0.12, max(1.5 * height + 0.16, 0.6)
     return width + 0.2, height + 0.16
 
 
@@ -77,6 +81,9 @@ def _extent(layout: Layout, sizes: dict[str, Size]) -> tuple[float, float, float
     rights = [x + sizes[n][0] / 2 for n, (x, _) in layout.centres.items()]
     lows = [y - sizes[n][1] / 2 for n, (_, y) in layout.centres.items()]
     highs = [y + sizes[n][1] / 2 for n, (_, y) in layout.centres.items()]
+    lanes = [x for route in layout.routes.values() for x in route]
+    lefts += lanes
+    rights += lanes
     for box in layout.boxes:
         lefts.append(box.left)
         rights.append(box.right)
@@ -113,7 +120,7 @@ def _patch(kind: Kind, centre: Point, size: Size, fill: str) -> Any:
         points = [(x - wide / 2, y), (x, y + tall / 2), (x + wide / 2, y), (x, y - tall / 2)]
         return Polygon(points, closed=True, **drawn)
     if kind is Kind.INPUT:
-        style = "round,pad=0,rounding_size=0.1"
+        style = f"round,pad=0,rounding_size={min(0.1, 0.4 * tall):.3f}"
         return FancyBboxPatch(corner, wide, tall, boxstyle=style, **drawn)
     return Rectangle(corner, wide, tall, **drawn)
 
@@ -142,49 +149,14 @@ def _draw_edges(axes: Any, look: Look, layout: Layout, sizes: dict[str, Size]) -
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
-    for v, w in look.edges:
-        passed = list(layout.routes[v, w])
-        start, end = layout.centres[v], layout.centres[w]
-        first = _border(look.figures[v].kind, start, sizes[v], (passed or [end])[0])
-        last = _border(look.figures[w].kind, end, sizes[w], (passed or [start])[-1])
-        points = [first, *passed, last]
-        codes = [Path.MOVETO] + [Path.CURVE4] * (3 * (len(points) - 1))
-        axes.add_patch(
-            FancyArrowPatch(
-                path=Path(_smooth(points), codes),
-                arrowstyle="-|>",
-                mutation_scale=8,
-                linewidth=0.8,
-                color=_INK,
-                zorder=2,
-            )
-        )
-
-
-def _smooth(points: list[Point]) -> list[Point]:
-    """Control points of cubic curves through the points."""
-    around = [points[0], *points, points[-1]]
-    controls = [points[0]]
-    for i in range(1, len(points)):
-        (ax, ay), (bx, by), (cx, cy), (dx, dy) = around[i - 1 : i + 3]
-        controls.append((bx + (cx - ax) / 6, by + (cy - ay) / 6))
-        controls.append((cx - (dx - bx) / 6, cy - (dy - by) / 6))
-        controls.append((cx, cy))
-    return controls
-
-
-def _border(kind: Kind, centre: Point, size: Size, toward: Point) -> Point:
-    """Where the line from a figure's centre to a point leaves the figure."""
-    dx, dy = toward[0] - centre[0], toward[1] - centre[1]
-    across, along = abs(dx) / (size[0] / 2), abs(dy) / (size[1] / 2)
-    if kind is Kind.STOCHASTIC:
-        reach = (across**2 + along**2) ** 0.5
-    elif kind is Kind.COST:
-        reach = across + along
-    else:
-        reach = max(across, along)
-    share = 1 / reach if reach else 0.0
-    return centre[0] + share * dx, centre[1] + share * dy
+    kinds = {name: figure.kind for name, figure in look.figures.items()}
+    for start, steps in wires(look.edges, layout, sizes, kinds).values():
+        points, codes = [start], [Path.MOVETO]
+        for step in steps:
+            points += step
+            codes += [Path.LINETO] if len(step) == 1 else [Path.CURVE4] * 3
+        drawn = {"mutation_scale": 8, "linewidth": 0.8, "color": _INK, "zorder": 2}
+        axes.add_patch(FancyArrowPatch(path=Path(points, codes), arrowstyle="-|>", **drawn))
 
 
 def _entries(look: Look) -> list[tuple[Kind, str, str]]:
