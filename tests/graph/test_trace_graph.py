@@ -475,6 +475,35 @@ def test_several_sites_may_share_a_computed_value_and_a_name():
     assert "p(y).loc" not in graph
 
 
+def test_what_a_distribution_computes_for_itself_makes_no_second_way():
+    """A Cholesky factor is computed from the covariance, which is a node already."""
+
+    def model():
+        covariance = at("z", 0.0).exp() * torch.eye(2)
+        law = dist.MultivariateNormal(torch.zeros(2), covariance_matrix=covariance)
+        pyro.sample("x", law, obs=torch.ones(2))
+
+    def guide():
+        at("z", param("loc", torch.tensor(0.0)))
+
+    graph = trace_graph(model, guide)
+    into = {v for v, w in graph.edges if w == "log p(x)"}
+    assert into == {"x", "p(x).covariance_matrix"}
+
+
+def test_a_part_of_a_draw_is_the_draw():
+    def model():
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z[1:].reshape(2, 1), 1.0).to_event(2), obs=torch.ones(2, 1))
+
+    def guide():
+        pyro.sample("z", dist.Normal(param("loc", torch.zeros(3)), 1.0).to_event(1))
+
+    graph = trace_graph(model, guide)
+    assert {v for v, w in graph.edges if w == "log p(x)"} == {"x", "z"}
+    assert graph.of_kind(Kind.DETERMINISTIC) == ()
+
+
 def test_a_single_operation_between_boolean_numbers_tells_nothing():
     """Torch's check of a simplex combines two of them; a draw behind it stays where it is."""
 

@@ -99,7 +99,7 @@ def _attributes(figure: Figure) -> dict[str, str]:
         f'<FONT POINT-SIZE="{_SMALL}">{escape(line)}</FONT><BR/>' for line in figure.lines[1:]
     )
     rounded = "rounded,filled" if figure.kind is Kind.INPUT else "filled"
-    margin = "0" if shape in ("circle", "diamond") else "0.08,0.05"
+    margin = {"circle": "0", "diamond": "0.05,0.02"}.get(shape, "0.08,0.05")
     return {
         "label": f"<{label.removesuffix('<BR/>')}>",
         "shape": shape,

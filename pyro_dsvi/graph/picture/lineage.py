@@ -92,7 +92,9 @@ class Lineage(Influence):
     def is_view_of_parameter(self, value: Tensor, leaf: Tensor) -> None:
         """A constrained parameter is the parameter."""
         with self._aside():
-            self._own(value, self._owners.get(_storage(leaf), 0))
+            bits = self._owners.get(_storage(leaf), 0)
+            if bits:
+                self._own(value, bits)
 
     def add_computed(self, msg: Any, role: Role) -> None:
         """The value of a ``pyro.deterministic`` site."""
@@ -112,7 +114,7 @@ class Lineage(Influence):
                 known = self._computed.get(_view(tensor))
                 if known is not None:
                     self._mark([tensor], self.bit(known))
-                elif not self._is_view(tensor):
+                elif _storage(tensor) not in self._owners:
                     self._read_argument(msg, role, argument, tensor, batch)
 
     def _read_argument(
@@ -198,11 +200,6 @@ class Lineage(Influence):
         place = _storage(value)
         self._owners[place] = self._owners.get(place, 0) | bit
         self._held.append(value)
-
-    def _is_view(self, x: Tensor) -> bool:
-        """Whether a tensor shows a part of one node's value."""
-        reach, owners = self.of(x), self._owners.get(_storage(x), 0)
-        return bool(reach) and reach & owners == reach and reach & (reach - 1) == 0
 
     def _free(self, name: str, kind: str) -> str:
         """The name, told apart from those that are taken."""

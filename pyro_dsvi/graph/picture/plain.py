@@ -26,17 +26,17 @@ def draw(look: Look, kind: str) -> bytes:
     Raises:
         InvalidArgument: if matplotlib or networkx is not installed.
     """
+    sizes = {name: _size(figure) for name, figure in look.figures.items()}
+    plates = {name: figure.plates for name, figure in look.figures.items()}
     try:
-        import networkx  # noqa: F401 - for the layout
         from matplotlib.figure import Figure as Canvas
+
+        layout = arrange(sizes, plates, look.edges)
     except ImportError as error:
         raise InvalidArgument(
             "render: neither graphviz, nor networkx and matplotlib are installed; get them by "
             "`pip install 'pyro-dsvi[graph]'`"
         ) from error
-    sizes = {name: _size(figure) for name, figure in look.figures.items()}
-    plates = {name: figure.plates for name, figure in look.figures.items()}
-    layout = arrange(sizes, plates, look.edges)
     left, bottom, right, top = _extent(layout, sizes)
     legend = _LINE * 3 + 0.1
     width = max(right - left + 2 * _MARGIN, _legend_width(look) + 2 * _MARGIN)
