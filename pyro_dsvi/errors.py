@@ -30,6 +30,13 @@ class NoReference(DSVIError):
     """There is neither an exact gradient to compare with nor a second estimator of it."""
 
 
+class UnknownNode(DSVIError, KeyError):
+    """A computation graph has no node of that name."""
+
+    def __str__(self) -> str:  # KeyError would show the message's repr
+        return str(self.args[0])
+
+
 class DSVIWarning(UserWarning):
     """Base of every warning of this package; each is given once per objective or handler."""
 
@@ -60,3 +67,7 @@ class DependentParticlesWarning(DSVIWarning):
 
 class UncontrolledNoiseWarning(DSVIWarning):
     """A handler of noise leaves a site as it is."""
+
+
+class PlainPictureWarning(DSVIWarning):
+    """A graph was drawn without graphviz, for want of it."""

@@ -31,6 +31,8 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 
 # Plain torch, of use without Pyro.
 WITHOUT_PYRO = {"bounds", "baselines"}
+# A room's public name may be made in a later room: its door leads there once someone asks for it.
+DOORS = {("graph/__init__.py", "diagnostics")}
 # The only room that stands where a user does.
 MAY_IMPORT_ROOT = {"demo"}
 
@@ -71,7 +73,7 @@ def wrong_imports(path: str, source: str) -> list[str]:
         if to not in LAYER:
             if room not in MAY_IMPORT_ROOT:
                 wrong.append(f"{said} may not import the package's root, nor names from it")
-        elif LAYER[to] > LAYER[room]:
+        elif LAYER[to] > LAYER[room] and ("/".join([*package[1:], f"{file}.py"]), to) not in DOORS:
             wrong.append(f"{said} may not import {to}, a later layer")
     return wrong
 
@@ -97,6 +99,8 @@ def test_imports_point_one_way():
         ("bounds/iwae.py", "from pyro_dsvi import errors, graph", "import graph"),
         ("bounds/a/deep.py", "from ...graph import nodes", "import graph"),
         ("bounds/__init__.py", "from ..graph import nodes", "import graph"),
+        ("graph/nodes.py", "from pyro_dsvi.diagnostics import programs", "import diagnostics"),
+        ("graph/__init__.py", "from pyro_dsvi.objective import Objective", "import objective"),
         ("graph/nodes.py", "def f():\n    from ..objective import Objective", "import objective"),
         ("graph/nodes.py", "if TYPE_CHECKING:\n    from .. import passes", "import passes"),
         ("errors.py", "from .fit import loop", "import fit"),

@@ -153,7 +153,8 @@ def _contracted(factors: Sequence[_Factor], alphabet: Alphabet) -> Cost:
     plates = frozenset(name for name in plates if alphabet.letter(name) in ordinal)
     dims = alphabet.dims_of(x)
     value = scale_and_mask(alphabet.unpack(x, plates, dims), scale, None)
-    return Cost(site, False, value, plates, reach, scale, None, None, None, dims)
+    sites = tuple(factor.site for factor in factors)
+    return Cost(site, False, value, plates, reach, scale, None, None, None, dims, sites)
 
 
 def _common_scale(factors: Sequence[_Factor]) -> float:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_dsvi.graph.layout import Layout
-from pyro_dsvi.graph.nodes import Cost, Latent, Run
+from pyro_dsvi.graph.nodes import Cost, Latent, Run, influences
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def _influences(
 
     Kept from step to step, since programs rarely change their structure.
     """
-    rows = [[bool(bit & reach) for reach in reaches] for bit in bits]
+    rows = [[influences(bit, reach) for reach in reaches] for bit in bits]
     return None if all(map(all, rows)) else torch.tensor(rows, device=device)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.graph.alphabet import Alphabet
-from pyro_dsvi.graph.nodes import PARTICLES, Branch, Cost, Latent, Run
+from pyro_dsvi.graph.nodes import PARTICLES, Branch, Cost, Latent, Run, influences
 from pyro_dsvi.graph.packing import alike, letters_of, named
 
 
@@ -153,7 +153,7 @@ def _note_branch(latent: Latent, costs: list[tuple[Cost, Tensor]], weights: _Wei
         kept = given | alphabet.ordinal(latent.plates)
         parts = [named(torch.zeros_like(share), letters_of(share))]
         for cost, x in costs:
-            if cost.reach & latent.bit:
+            if influences(latent.bit, cost.reach):
                 signed = named(-x, letters_of(x)) if cost.of_guide else x
                 weighed = weights.weigh(signed, given)
                 parts.append(_sum_out(weighed, frozenset(letters_of(weighed)) - kept))

@@ -42,6 +42,7 @@ _PLAIN = frozenset(
 )
 # A branch taken in here ends in an error or inside a distribution, whose tensors are read anyway.
 _HARMLESS_CALLERS = ("torch.distributions.", "pyro.distributions.")
+_OWN = __name__.rpartition(".")[0]
 _MARK = "_dsvi_influence"
 _ABOUT = frozenset((torch.Size, torch.dtype, torch.device, torch.layout))  # tell no content
 _PAST = (0, 0)
@@ -273,7 +274,7 @@ def mark_as_past(x: Tensor) -> None:
 def _caller() -> str:
     """Name of the module that called the torch function at hand."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(_OWN):
         frame = frame.f_back
     return "" if frame is None else frame.f_globals.get("__name__", "")
 

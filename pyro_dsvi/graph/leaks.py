@@ -42,10 +42,10 @@ _VALUES = frozenset(
     """
     add sub subtract rsub mul multiply div divide true_divide floor_divide pow float_power
     remainder fmod maximum minimum fmax fmin clamp clip lerp atan2 hypot ldexp xlogy logaddexp
-    addcmul addcdiv eq ne lt le gt ge isclose isin bitwise_and bitwise_or bitwise_xor logical_and
-    logical_or logical_xor masked_fill fill copy full_like where broadcast_tensors expand_as
-    view_as type_as to embedding index_select gather take take_along_dim index_put index_add
-    scatter scatter_add put setitem getitem binary_cross_entropy_with_logits
+    addcmul addcdiv eq ne lt le gt ge isclose isin and or xor bitwise_and bitwise_or bitwise_xor
+    logical_and logical_or logical_xor masked_fill fill copy full_like where broadcast_tensors
+    expand_as view_as type_as to embedding index_select gather take take_along_dim index_put
+    index_add scatter scatter_add put setitem getitem binary_cross_entropy_with_logits
     binary_cross_entropy nll_loss cross_entropy mse_loss
     """.split()
 )

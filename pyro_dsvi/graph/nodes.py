@@ -57,6 +57,7 @@ class Cost:
         law: the distribution whose log density it is.
         drawn: the value at which it was taken.
         dims: numbers of the enumerated sites whose values its dimensions run over, by dimension.
+        factors: the sites whose densities a sum over a support has made one, if there is one.
     """
 
     site: str
@@ -69,6 +70,7 @@ class Cost:
     law: Any
     drawn: Any
     dims: Mapping[int, int] = field(default_factory=dict)
+    factors: tuple[str, ...] = ()
 
     @property
     def value(self) -> Tensor:
@@ -114,6 +116,11 @@ class Latent:
     number: int | None = None
     counterfactual: Counterfactual | None = None
     answers: list["Answer"] = field(default_factory=list)
+
+
+def influences(bit: int, reach: int) -> bool:
+    r"""Whether :math:`z \prec c`, for a latent's own bit and a cost's reach."""
+    return bool(bit & reach)
 
 
 class Answer(NamedTuple):

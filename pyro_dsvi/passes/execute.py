@@ -178,7 +178,7 @@ class Executor:
             plate = pyro.plate(PARTICLES, rows, dim=-1 - nesting)
         following = influence if influence is not None else nullcontext()
 
-        with following, self._support(), guide, plate, taken_whole(guide):
+        with following, self.support(), guide, plate, taken_whole(guide):
             self.guide(*self.args, **self.kwargs)
         guide.choices = {n: c for n, c in guide.choices.items() if n in guide.sites}
         if isinstance(poutine.unwrap(self.guide), poutine.messenger.Messenger):
@@ -191,7 +191,7 @@ class Executor:
         if gates:
             drawn = {n: _with_value(msg, gates) for n, msg in drawn.items()}
         model = Score(drawn, self._subsamples, influence, plates=self.plates)
-        with following, model, self._support(drawn), plate, taken_whole(guide, model):
+        with following, model, self.support(drawn), plate, taken_whole(guide, model):
             self.model(*self.args, **self.kwargs)
         self._subsamples.update(model.subsamples)
         _refuse_strangers(guide, model)
@@ -215,7 +215,7 @@ class Executor:
         take_expectations(run)
         return Execution(guide, model, influence, run, gates)
 
-    def _support(self, drawn: Mapping[str, Any] | None = None) -> Any:
+    def support(self, drawn: Mapping[str, Any] | None = None) -> Any:
         """What gives a site its whole support; in the model, once the guide has drawn."""
         if self.plates is None:
             return nullcontext()

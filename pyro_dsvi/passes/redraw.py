@@ -11,7 +11,7 @@ from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.influence import Influence
 from pyro_dsvi.graph.nodes import EVERYTHING, Latent, Run
-from pyro_dsvi.passes.sample import Sample
+from pyro_dsvi.passes.sample import Choose, Sample
 from pyro_dsvi.strategy import Choice
 
 
@@ -84,7 +84,7 @@ class Redraw(Sample):
         subsamples: dict[str, Any],
     ) -> None:
         super().__init__(
-            _as_before(first),
+            as_before(first),
             influence,
             follow_all=first.follow_all,
             subsamples=subsamples,
@@ -137,7 +137,9 @@ class Redraw(Sample):
         return value
 
 
-def _as_before(first: Sample):
+def as_before(first: Sample) -> Choose:
+    """The choices of an earlier run, where it made any."""
+
     def choose(name: str, q: Any, infer: dict[str, Any]) -> Choice:
         return first.choices.get(name) or first.choose(name, q, infer)
 
