@@ -25,6 +25,7 @@ from pyro_dsvi.estimators import (
     Taylor,
     WithoutReplacement,
 )
+from pyro_dsvi.export import loo, to_arviz
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.presets import (
     IWAE,
@@ -78,5 +79,7 @@ __all__ = [
     "errors",
     "estimators",
     "handlers",
+    "loo",
     "optim",
+    "to_arviz",
 ]
