@@ -33,11 +33,22 @@ def model(x: Tensor, y: Tensor | None = None, noise: float = NOISE) -> None:
     pyro.factor("nudge", -0.01 * tau)
 
 
+# Where the guide has its latents: near the posterior of :func:`data`, and somewhat wider.
+WEIGHTS = ([-0.1, 0.58], [0.55, 0.28])
+LOG_TAU = (-0.19, 0.45)
+LEVEL_SCALE = 0.5
+
+
+def level_loc() -> Tensor:
+    """Mean of each school's level, ``[schools, 1]``."""
+    x, y = data()
+    return 0.85 * (y - WEIGHTS[0][1] * x).mean(1, keepdim=True)
+
+
 def guide(x: Tensor, y: Tensor | None = None, noise: float = NOISE) -> None:
-    """Independent latents, near the posterior of :func:`data`."""
-    normal = dist.Normal(x.new_tensor([0.0, 0.5]), x.new_tensor([0.35, 0.2]))
-    pyro.sample("weights", normal.to_event(1))
-    pyro.sample("tau", dist.LogNormal(x.new_tensor(-0.1), 0.3))
-    with pyro.plate("school", x.shape[0], dim=-2):
-        _, y = data()
-        pyro.sample("level", dist.Normal(0.85 * y.mean(1, keepdim=True).to(x)[: len(x)], 0.38))
+    """Independent latents."""
+    loc, scale = (x.new_tensor(numbers) for numbers in WEIGHTS)
+    pyro.sample("weights", dist.Normal(loc, scale).to_event(1))
+    pyro.sample("tau", dist.LogNormal(x.new_tensor(LOG_TAU[0]), LOG_TAU[1]))
+    with pyro.plate("school", len(x), dim=-2):
+        pyro.sample("level", dist.Normal(level_loc().to(x)[: len(x)], LEVEL_SCALE))

@@ -11,7 +11,18 @@ from scipy import stats
 import pyro_dsvi as dsvi
 from pyro_dsvi.errors import InvalidArgument, SiteMismatch
 from pyro_dsvi.export import export_groups
-from tests.export.programs import NOISE, PUPILS, SCHOOLS, data, guide, model
+from tests.export.programs import (
+    LEVEL_SCALE,
+    LOG_TAU,
+    NOISE,
+    PUPILS,
+    SCHOOLS,
+    WEIGHTS,
+    data,
+    guide,
+    level_loc,
+    model,
+)
 
 S = 60
 
@@ -81,9 +92,9 @@ def by_hand(idata):
     lp += stats.lognorm(0.5).logpdf(z["tau"])
     lp += stats.norm(intercept, z["tau"][:, None]).logpdf(z["level"]).sum(-1)
     lp += likelihood.sum((-1, -2))
-    log_q = stats.norm([0.0, 0.5], [0.35, 0.2]).logpdf(z["weights"]).sum(-1)
-    log_q += stats.lognorm(0.3, scale=np.exp(-0.1)).logpdf(z["tau"])
-    log_q += stats.norm(0.85 * y.mean(1), 0.38).logpdf(z["level"]).sum(-1)
+    log_q = stats.norm(*WEIGHTS).logpdf(z["weights"]).sum(-1)
+    log_q += stats.lognorm(LOG_TAU[1], scale=np.exp(LOG_TAU[0])).logpdf(z["tau"])
+    log_q += stats.norm(level_loc()[:, 0].numpy(), LEVEL_SCALE).logpdf(z["level"]).sum(-1)
     return mean, likelihood, lp, log_q
 
 
