@@ -40,7 +40,7 @@ def test_summary(idata):
         (lambda i: az.plot_posterior(i, var_names=["tau", "level"]), 1 + len(SCHOOLS)),
         (lambda i: az.plot_ppc(i, num_pp_samples=20, random_seed=0), 1),
         (lambda i: az.plot_ppc(i, group="prior", num_pp_samples=20, random_seed=0), 1),
-        (lambda i: az.plot_pair(i, var_names=["tau", "weights"]), 4),
+        (lambda i: az.plot_pair(i, var_names=["tau", "weights"]), 3),
         (lambda i: az.plot_loo_pit(i, y="y"), 1),
         (lambda i: az.plot_khat(dsvi.loo(i)), 1),
     ],
@@ -49,10 +49,11 @@ def test_summary(idata):
 def test_plots(idata, draw, panels):
     axes = np.ravel(draw(idata))
     drawn = [ax for ax in axes if ax is not None and ax.has_data()]
-    assert len(drawn) >= min(panels, len(axes))
+    assert len(drawn) >= panels
     drawn[0].figure.canvas.draw()
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of the uncorrected weights
 def test_loo_and_compare(idata):
     found = dsvi.loo(idata)
     assert found.n_data_points == len(SCHOOLS) * PUPILS
