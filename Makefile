@@ -20,10 +20,10 @@ PYTEST     := $(ONE_THREAD) $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types imports format bench clean
+.PHONY: help demo test arviz1 check lint types imports format bench clean
 
 help:  ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## Run the main job on real data
 	$(BIN)/python -m pyro_dsvi.demo
@@ -31,11 +31,15 @@ demo: $(VENV)/.demo  ## Run the main job on real data
 test: $(VENV)/.dev  ## Run the tests and the docstrings' examples
 	$(PYTEST) -n $(JOBS) --maxprocesses 8 $(ARGS)
 
+arviz1: $(VENV)/.dev  ## Read an export under arviz 1, by Python 3.12 or newer, without torch
+	$(ONE_THREAD) .ci/arviz_1 $(BIN)/python $(VENV)/arviz1
+
 check:  ## Run all that CI runs: lint, types, imports, tests
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory types
 	$(MAKE) --no-print-directory imports
 	$(MAKE) --no-print-directory test
+	$(MAKE) --no-print-directory arviz1
 
 lint: $(VENV)/.dev  ## Check style and format
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ from pyro_dsvi.estimators import (
     Taylor,
     WithoutReplacement,
 )
+from pyro_dsvi.export import loo, to_arviz
 from pyro_dsvi.objective import Objective
 from pyro_dsvi.predictive import predict
 from pyro_dsvi.presets import (
@@ -105,8 +106,10 @@ __all__ = [
     "estimators",
     "graph",
     "handlers",
+    "loo",
     "models",
     "optim",
     "predict",
     "predictive",
+    "to_arviz",
 ]

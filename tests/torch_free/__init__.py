@@ -1,0 +1,1 @@
+"""Exported dictionaries, read by whichever arviz is installed, with or without torch."""
