@@ -89,7 +89,7 @@ class _Slope(Function):
 
 
 def _mapped(z: Tensor) -> Tensor:
-    """x = z / (4 + z), without a NaN at zero or infinity."""
+    """The unit interval's z / (4 + z), without a NaN at zero or infinity."""
     return 1 / (1 + _MIDDLE / z)
 
 

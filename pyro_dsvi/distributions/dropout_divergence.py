@@ -32,7 +32,7 @@ class DropoutDivergence(Protocol):
     """A divergence from the log-uniform prior, exact or not."""
 
     def __call__(self, inverse_alpha: Tensor) -> Tensor:
-        """The divergence in nats, elementwise, at :math:`1/\\alpha`."""
+        """The divergence in nats, elementwise, at 1/α."""
         ...
 
 

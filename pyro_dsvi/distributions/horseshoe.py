@@ -62,7 +62,7 @@ class Horseshoe(TorchDistribution):
         density: Any = _LogScaledE1.apply(0.5 * (value / self.scale).square())
         return density - self.scale.log() + _NORMALISER
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = torch.randn(shape, dtype=self.scale.dtype, device=self.scale.device)
         return self.scale * torch.empty_like(noise).cauchy_().abs() * noise

@@ -1,5 +1,6 @@
 """What every improper distribution has in common: a log density, and nothing to draw from."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +27,7 @@ class Improper(TorchDistribution):
     has_rsample = False
 
     def __init__(
-        self, batch_shape: torch.Size = torch.Size(), *, validate_args: bool | None = None
+        self, batch_shape: Sequence[int] = (), *, validate_args: bool | None = None
     ) -> None:
         super().__init__(torch.Size(batch_shape), validate_args=validate_args)
 
@@ -36,7 +37,7 @@ class Improper(TorchDistribution):
         new._batch_shape = torch.Size(batch_shape)
         return new
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         name = type(self).__name__
         raise IncompatibleSite(
             f"{name}() is improper and cannot be sampled; give its site a guide, and the guide a "

@@ -14,6 +14,7 @@ References:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class LogUniform(Improper):
         self,
         divergence: DropoutDivergence = exact,
         *,
-        batch_shape: torch.Size = torch.Size(),
+        batch_shape: Sequence[int] = (),
         validate_args: bool | None = None,
     ) -> None:
         self.divergence = divergence

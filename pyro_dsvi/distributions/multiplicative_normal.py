@@ -1,4 +1,6 @@
-r"""Gaussian dropout noise: :math:`N(\mu, \alpha\mu^2)`, the law of :math:`\mu (1 + \sqrt\alpha\,\varepsilon)`.
+r"""Gaussian dropout noise: a weight times a Gaussian of mean one.
+
+.. math:: w = \mu\,(1 + \sqrt\alpha\,\varepsilon) \sim N(\mu, \alpha\mu^2)
 
 References:
     :cite:p:`kingma2015variational`
@@ -40,6 +42,7 @@ class MultiplicativeNormal(Normal):
         )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "MultiplicativeNormal":
-        new = Normal.expand(self, batch_shape, self._get_checked_instance(MultiplicativeNormal))
+        new: Any = self._get_checked_instance(MultiplicativeNormal, _instance)
+        new = Normal.expand(self, batch_shape, new)
         new.log_alpha = self.log_alpha
         return new

@@ -64,7 +64,7 @@ class SpikeAndSlab(TorchDistribution):
         off = torch.log1p(-self.probability) + _zero_mean(value, self.spike)
         return torch.logaddexp(off, self.probability.log() + _zero_mean(value, self.slab))
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
         with torch.no_grad():
             on = torch.bernoulli(self.probability.expand(shape)).bool()

@@ -1,6 +1,7 @@
 """Improper and shrinking priors: densities against quadrature, closed forms against draws."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pyro
@@ -102,8 +103,7 @@ def mixture_by_quadrature(w: float, tau: float) -> float:
     center = math.log(abs(w) / tau)
     ends = np.linspace(center - 4, center + 40, 23)
     return sum(
-        integrate.quad(integrand, a, b, epsabs=0, epsrel=1e-12)[0]
-        for a, b in zip(ends, ends[1:], strict=False)
+        integrate.quad(integrand, a, b, epsabs=0, epsrel=1e-12)[0] for a, b in pairwise(ends)
     )
 
 
