@@ -25,24 +25,21 @@ class WarmUp(Messenger):
 
     Attributes:
         factor: the present factor β, a tensor changed in place.
-        steps: how often :meth:`advance` was called.
+        elapsed: how often :meth:`advance` was called, likewise.
     """
 
     def __init__(self, length: int, wait: int) -> None:
         super().__init__()
         self.length = length
         self.wait = wait
-        self.steps = 0
+        # A compiled step takes a number that changes for a reason not to replay it.
+        self.elapsed = torch.zeros((), dtype=torch.int64)
         self.factor = torch.zeros(())
-        self._set()
 
     def advance(self) -> float:
         """Go one step further; the new factor."""
-        self.steps += 1
-        return self._set()
-
-    def _set(self) -> float:
-        ramp = (self.steps - self.wait) / self.length
+        self.elapsed += 1
+        ramp = (int(self.elapsed) - self.wait) / self.length
         factor = min(1.0, max(0.0, ramp))
         self.factor.fill_(factor)
         return factor

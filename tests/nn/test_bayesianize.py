@@ -1,4 +1,4 @@
-"""What becomes a site, under which name, with which prior; and that the forward is the net's own."""
+"""What becomes a site, under which name, with which prior; the forward is the net's own."""
 
 import copy
 from itertools import pairwise
@@ -64,7 +64,7 @@ def test_the_network_itself_is_left_alone():
     network = dsvi.nn.bayesianize(net)
     network(X)
     assert list(net.state_dict()) == list(before)
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), before.values()))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(p.requires_grad for p in net.parameters())
     own = {p.data_ptr() for p in net.parameters()}
     assert not own & {t.data_ptr() for t in network.state_dict().values()}
