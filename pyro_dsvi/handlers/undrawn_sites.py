@@ -1,7 +1,7 @@
-"""Gaussian sites whose value is left undrawn, for layers to draw their outputs in its place.
+r"""Gaussian sites whose value is left undrawn, for layers to draw their outputs in its place.
 
 The handler puts an undrawn tensor in the place of the guide's draw.  The weight's terms of the
-bound, :math:`\\log p(w) - \\log q(w)`, take a closed form (``analytic_kl=True``), which looks at no
+bound, :math:`\log p(w) - \log q(w)`, take a closed form (``analytic_kl=True``), which looks at no
 value at all, or are taken at one draw that is independent of the outputs' noise.  Both are unbiased
 where the bound is a sum: the mean of a sum knows nothing of the dependence of its terms.
 """

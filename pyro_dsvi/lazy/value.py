@@ -1,8 +1,8 @@
 """A tensor that carries its distribution in the place of its elements.
 
-What rearranges it, or scales and shifts it by constants, gives another such tensor.  What multiplies
-it with the examples of a minibatch gives outputs that have noise of their own, and never draws it.
-Anything else draws it, once for all that has been made of it.
+What rearranges it, or scales and shifts it by constants, gives another such tensor.  What takes its
+products with the examples of a minibatch gives outputs that have noise of their own, and never
+draws it.  Anything else draws it, once for all that has been made of it.
 
 It has no storage: what reaches it beneath torch's Python functions finds nothing to compute with,
 and is refused, as is a gradient that would arrive at it and be lost.

@@ -51,7 +51,7 @@ def _as_another(name: str) -> Callable[..., Any]:
 
 
 def _getitem(x: Any, index: Any) -> Any:
-    """Selection by what is known beforehand; what a tensor selects may be the same element twice."""
+    """Selection by what is known beforehand; a tensor may select an element twice."""
     parts = index if isinstance(index, tuple) else (index,)
     fixed = all(p is None or p is Ellipsis or type(p) in (int, slice) for p in parts)
     if type(x) is not Undrawn or not fixed:

@@ -1,4 +1,4 @@
-"""One way to give a weight's noise to outputs, and to remember it for when the weight comes again."""
+"""One way to give a weight's noise to outputs, remembered for when the weight comes again."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
