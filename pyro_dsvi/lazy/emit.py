@@ -1,0 +1,56 @@
+"""Outputs of a layer whose weight has not been drawn."""
+
+from typing import Any
+
+from pyro_dsvi.lazy.laws.law import Moments
+from pyro_dsvi.lazy.layout import mark
+from pyro_dsvi.lazy.operators.operator import Operator
+from pyro_dsvi.lazy.value import Undrawn
+from pyro_dsvi.lazy.ways.flipout import Flipout
+from pyro_dsvi.lazy.ways.marginal import Marginal
+from pyro_dsvi.lazy.ways.per_example import PerExample
+from pyro_dsvi.lazy.ways.way import Way
+
+WAYS: dict[str, type[Way]] = {
+    "marginal": Marginal,
+    "per_example": PerExample,
+    "flipout": Flipout,
+}
+
+
+def emit(operator: Operator, a: Any, w: Undrawn, asked_by: str) -> Any:
+    """Outputs of a layer, with noise of their own for each example.
+
+    Args:
+        operator: the layer, as a bilinear map.
+        a: its input.
+        w: its weight.
+        asked_by: the torch function, for messages.
+
+    Returns:
+        The outputs; ``NotImplemented`` if the weight has to be drawn for them.
+
+    Raises:
+        IncompatibleSite: if elements of the weight have been used before in another way.
+    """
+    moments = moments_of(w, operator.event)
+    if moments is None:
+        return NotImplemented
+    plan = w.root.plan
+    layout = operator.layout(a, w.place, plan.example_dims)
+    make = WAYS[plan.shared if layout.positions else plan.alone]
+    way = w.root.way_for(w, asked_by, lambda way: way.serves(operator, layout), make)
+    return mark(way.outputs(operator, a, moments, layout), layout)
+
+
+def moments_of(w: Undrawn, event: int) -> Moments | None:
+    """What is known of the law of a view; None if outputs would not have a simple law.
+
+    Args:
+        w: the view.
+        event: how many of its dimensions, from the right, are one weight.
+    """
+    pairs = zip(w.place.shape[-event:], w.place.stride()[-event:], strict=True)
+    if any(size > 1 and not stride for size, stride in pairs):
+        return None  # an element stands there twice
+    return w.root.law.moments(w.steps, w.place, event)
