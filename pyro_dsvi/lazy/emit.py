@@ -2,8 +2,12 @@
 
 from typing import Any
 
+from torch import Tensor
+
+from pyro_dsvi.lazy.laws.diagonal import Elementwise
 from pyro_dsvi.lazy.laws.law import Moments
 from pyro_dsvi.lazy.layout import mark
+from pyro_dsvi.lazy.operators.affine import Affine
 from pyro_dsvi.lazy.operators.operator import Operator
 from pyro_dsvi.lazy.value import Undrawn
 from pyro_dsvi.lazy.ways.flipout import Flipout
@@ -41,6 +45,40 @@ def emit(operator: Operator, a: Any, w: Undrawn, asked_by: str) -> Any:
     make = WAYS[plan.shared if layout.positions else plan.alone]
     way = w.root.way_for(w, asked_by, lambda way: way.serves(operator, layout), make)
     return mark(way.outputs(operator, a, moments, layout), layout)
+
+
+def emit_affine(a: Tensor, w: Undrawn, bias: Undrawn, asked_by: str) -> Any:
+    """Outputs of a linear layer with one number of noise for weight and bias together.
+
+    Args:
+        a: the input.
+        w: the weight, ``[o, i]``.
+        bias: the bias, ``[o]``.
+        asked_by: the torch function, for messages.
+
+    Returns:
+        The outputs; ``NotImplemented`` if weight and bias have to give their noise one by one.
+    """
+    ours, theirs = moments_of(w, 2), moments_of(bias, 1)
+    if not isinstance(ours, Elementwise) or not isinstance(theirs, Elementwise):
+        return NotImplemented
+    plan = w.root.plan
+    layout = Affine().layout(a, w.place, plan.example_dims)
+    if layout.positions or plan.alone != "marginal" or w.root is bias.root:
+        return NotImplemented
+    past, bias_past = w.root.earlier(w), bias.root.earlier(bias)
+    if not past and not bias_past:
+        way = Marginal()
+        w.root.note(w, way)
+        bias.root.note(bias, way)
+    elif len(past) == len(bias_past) == 1 and past[0].way is bias_past[0].way:
+        way = past[0].way
+        same = past[0].is_of(w) and bias_past[0].is_of(bias)
+        if not same or not way.serves(Affine(), layout):
+            return NotImplemented
+    else:
+        return NotImplemented
+    return mark(way.outputs(Affine(), a, ours.with_bias(theirs), layout), layout)
 
 
 def moments_of(w: Undrawn, event: int) -> Moments | None:

@@ -26,13 +26,14 @@ class Use:
         self.changes = changes
         self.way = way
 
-    def same_place(self, place: Tensor) -> bool:
-        """Whether another view is of the same elements, in the same order."""
-        mine = self.place
+    def is_of(self, view: Any) -> bool:
+        """Whether a view has the same elements in the same order, changed in the same way."""
+        mine, theirs = self.place, view.place
         return (
-            mine.shape == place.shape
-            and mine.stride() == place.stride()
-            and mine.storage_offset() == place.storage_offset()
+            mine.shape == theirs.shape
+            and mine.stride() == theirs.stride()
+            and mine.storage_offset() == theirs.storage_offset()
+            and self.changes == view.changes
         )
 
     def meets(self, place: Tensor) -> bool:
@@ -92,6 +93,14 @@ class Root:
             self._apart = self._draw()
         return self._apart
 
+    def earlier(self, view: Any) -> list[Use]:
+        """Uses of elements that a view has as well."""
+        return [use for use in self.uses if use.is_of(view) or use.meets(view.place)]
+
+    def note(self, view: Any, way: Any) -> None:
+        """A view's elements give their noise to outputs from here on."""
+        self.uses.append(Use(view.place, view.changes, way))
+
     def way_for(
         self,
         view: Any,
@@ -110,14 +119,13 @@ class Root:
         Raises:
             IncompatibleSite: if the joint law with an earlier use is not offered.
         """
-        earlier = [use for use in self.uses if use.same_place(view.place) or use.meets(view.place)]
+        earlier = self.earlier(view)
         if not earlier:
             way = make()
-            self.uses.append(Use(view.place, view.changes, way))
+            self.note(view, way)
             return way
         use = earlier[0]
-        same = len(earlier) == 1 and use.same_place(view.place) and use.changes == view.changes
-        if not same or not serves(use.way):
+        if len(earlier) > 1 or not use.is_of(view) or not serves(use.way):
             raise IncompatibleSite(
                 f"site {self.site!r}: {self.plan.title} has drawn it at the outputs of a layer, "
                 f"and {asked_by} uses it again in another way; the two would have to be drawn "

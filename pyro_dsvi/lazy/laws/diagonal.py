@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from pyro_dsvi.lazy import noise
-from pyro_dsvi.lazy.laws.law import Law, Moments, compact, copies_of
+from pyro_dsvi.lazy.copies import compact, copies_of
+from pyro_dsvi.lazy.laws.law import Law, Moments
 from pyro_dsvi.lazy.operators.operator import Operator
 from pyro_dsvi.lazy.roots import root
 from pyro_dsvi.lazy.step import Step, point, variance
@@ -15,11 +16,21 @@ from pyro_dsvi.lazy.step import Step, point, variance
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Moments):
-    """Means and variances of independent elements."""
+    """Means and variances of independent elements.
 
-    mean: Tensor
-    variance: Tensor
+    Args:
+        mean: the means.
+        variance: the variances.
+        copies: sizes of the left dimensions, one where the same elements are repeated.
+    """
+
+    mean: Any
+    variance: Any
     copies: tuple[int, ...]
+
+    def with_bias(self, bias: "Elementwise") -> "Elementwise":
+        """Those of a pair: a weight, and a bias that is independent of it."""
+        return Elementwise((self.mean, bias.mean), (self.variance, bias.variance), self.copies)
 
     def covariance(self, operator: Operator, a: Any, b: Any) -> Tensor:
         return operator(operator.cross(a, b), self.variance)

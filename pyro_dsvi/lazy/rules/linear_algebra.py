@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from pyro_dsvi.lazy.bias import add_bias
-from pyro_dsvi.lazy.emit import emit
+from pyro_dsvi.lazy.emit import emit, emit_affine
 from pyro_dsvi.lazy.layout import layout_of, mark
 from pyro_dsvi.lazy.operators.product import Product
 from pyro_dsvi.lazy.rules.variants import variants
@@ -17,6 +17,10 @@ from pyro_dsvi.lazy.value import Undrawn
 def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
     if type(input) is Undrawn or weight.dim() != 2:
         return NotImplemented
+    if type(weight) is Undrawn and type(bias) is Undrawn and input.dim() > 1:
+        out = emit_affine(input, weight, bias, "linear")
+        if out is not NotImplemented:
+            return out
     if type(weight) is not Undrawn:
         out = _plain_linear(input, weight, bias.root.plan.example_dims)
     else:

@@ -56,7 +56,7 @@ class Marginal(Way):
             out = out + row[-1] * epsilon
         if row:  # what rounding leaves must not be taken for noise
             rest = torch.where(rest > 64 * torch.finfo(rest.dtype).eps * total, rest, 0.0)
-        epsilon = moments.colour(noise.standard_normal(layout.sizes, moments.mean))
+        epsilon = moments.colour(noise.standard_normal(layout.sizes, total))
         row.append(root(rest))
         self._inputs.append(a)
         self._noise.append(epsilon)
