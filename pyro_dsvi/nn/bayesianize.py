@@ -92,8 +92,8 @@ class BayesianModule(PyroModule):
             IncompatibleSite: if it is called in a plate.
         """
         net: Any = self._modules["net"]
-        for name, parameter in net.named_parameters():
-            send(self.site(name), parameter)
+        for name, parameter in list(net.named_parameters()):
+            self._register(net, name, parameter)
         drawn = {}
         with _OutsidePlates():
             for weight in self.weights:
@@ -102,6 +102,16 @@ class BayesianModule(PyroModule):
         return evaluate(
             net, drawn, self._dims, args, kwargs, event_dim=self.event_dim, say=self._say
         )
+
+    def _register(self, net: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        """Tell Pyro of a parameter; what a param store of this name holds takes its place."""
+        if pyro.settings.get("module_local_params"):
+            send(self.site(name), parameter)
+            return
+        value: Any = pyro.param(self.site(name), parameter)
+        stored = value.unconstrained()
+        if stored is not parameter:
+            set_tensors(net, {name: stored})
 
 
 class _OutsidePlates(Messenger):
@@ -127,8 +137,9 @@ def bayesianize(
 ) -> BayesianModule:
     """Turn a network into a Pyro program, by sampling its parameters.
 
-    Parameters that are not selected stay parameters, trained without a prior.  A parameter that
-    several layers share is one site.  The network is copied, and left as it is.
+    Parameters that are not selected stay parameters, trained without a prior; Pyro knows them by
+    their dotted names.  A parameter that several layers share is one site.  The network is copied,
+    and left as it is.
 
     Args:
         net: any module.
@@ -181,20 +192,21 @@ def bayesianize(
 
 
 def set_tensors(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put parameters or buffers where parameters or buffers were, wherever they are tied to.
+    """Put tensors in the place of parameters or buffers, wherever these are tied to.
 
     Args:
         net: the network, which is changed.
-        tensors: by the first of their dotted names; an ``nn.Parameter`` becomes a parameter,
-            another tensor a buffer.
+        tensors: by the first of their dotted names; what is a leaf with a gradient becomes a
+            parameter, another tensor a buffer.
     """
     old = {id(_get(net, name)): tensor for name, tensor in tensors.items()}
     for layer in net.modules():
         for own in (layer._parameters, layer._buffers):
             for role in [role for role, tensor in own.items() if id(tensor) in old]:
                 new = old[id(own.pop(role))]
-                if isinstance(new, nn.Parameter):
-                    layer.register_parameter(role, new)
+                if new.requires_grad:
+                    # As it is: the param store may hold a leaf that is no nn.Parameter.
+                    layer._parameters[role] = new  # pyright: ignore[reportArgumentType]
                 else:
                     layer.register_buffer(role, new)
 

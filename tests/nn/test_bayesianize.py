@@ -93,6 +93,32 @@ def network_model(network):
     return model
 
 
+def test_a_param_store_that_was_loaded_rules(tmp_path):
+    network = dsvi.nn.bayesianize(mlp(), select="*.weight")
+    network(X)
+    store = pyro.get_param_store()
+    assert store["0.bias"] is network.net[0].bias
+    with torch.no_grad():
+        store["0.bias"].fill_(7.0)
+    store.save(tmp_path / "store")
+    pyro.clear_param_store()
+    store.load(tmp_path / "store")
+    other = dsvi.nn.bayesianize(mlp(), select="*.weight")
+    trace = poutine.trace(other).get_trace(X)
+    assert (other.state_dict()["net.0.bias"] == 7).all()
+    values = {n: s["value"] for n, s in trace.iter_stochastic_nodes()}
+    reference = torch.func.functional_call(other.net, values, (X,))
+    torch.testing.assert_close(trace.nodes["_RETURN"]["value"], reference)
+
+
+def test_parameters_may_be_local_to_modules():
+    with pyro.settings.context(module_local_params=True):
+        network = dsvi.nn.bayesianize(mlp(), select="*.weight")
+        trace = poutine.trace(network, param_only=True).get_trace(X)
+        assert list(trace.nodes) == ["0.bias", "2.bias"]
+    assert not list(pyro.get_param_store())
+
+
 class Tied(nn.Module):
     """An embedding that is also the output layer's weight."""
 
