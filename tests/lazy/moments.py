@@ -1,14 +1,16 @@
 """The law of a layer's outputs, exactly: outputs are linear in the noise, which is ours to choose.
 
 A layer that is linear in its Gaussian weights w has outputs b = J w, so an example's outputs have
-mean J E[w] and covariance J S J'.  An undrawn weight gives outputs m + L e with standard noise e, so
-L L' must be that covariance, and none between examples.
+mean J E[w] and covariance J S J'.  An undrawn weight gives outputs m + L e with standard noise e,
+so L L' must be that covariance, and none between examples.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.functional import jacobian
 
 from pyro_dsvi.lazy import RULES, Diagonal, Law, Plan, noise, undrawn
 
@@ -48,9 +50,7 @@ class Noise:
             self.flips.manual_seed(0)
             return outputs()
 
-        factor: Tensor = torch.autograd.functional.jacobian(  # pyright: ignore
-            at, torch.zeros(sum(sizes), dtype=mean.dtype)
-        )
+        factor: Any = jacobian(at, torch.zeros(sum(sizes), dtype=mean.dtype))
         self.given = None
         return mean.flatten(1), factor.flatten(1, -2)
 
@@ -65,10 +65,10 @@ def expected(layer: Layer, laws: Sequence[Law]) -> tuple[Tensor, Tensor]:
     locs = tuple(law.loc.detach() for law in laws)
     mean = layer(*locs)
     covariance = torch.zeros((), dtype=mean.dtype)
-    jacobians = torch.autograd.functional.jacobian(layer, locs)
-    for law, jacobian in zip(laws, jacobians, strict=True):
+    jacobians: Any = jacobian(layer, locs)
+    for law, slope in zip(laws, jacobians, strict=True):
         assert isinstance(law, Diagonal)
-        j = jacobian.reshape(mean.numel(), -1)  # pyright: ignore
+        j = slope.reshape(mean.numel(), -1)
         covariance = covariance + (j * law.scale.detach().reshape(-1).square()) @ j.mT
     mean = mean.flatten(1)
     return mean, covariance.reshape(*mean.shape, *mean.shape)
@@ -86,6 +86,7 @@ def assert_exact(
     """Each example's outputs have the law that drawn weights give them, and share no noise.
 
     Args:
+        monkeypatch: pytest's.
         layer: weights to outputs, linear in the weights.
         laws: of the weights.
         plan: the plan.
@@ -94,14 +95,14 @@ def assert_exact(
     """
     mean, covariance = truth or expected(layer, laws)
     source = Noise(monkeypatch)
-    made: list[Tensor] = []
+    made: list[Any] = []
 
     def outputs() -> Tensor:
         made[:] = undrawn_all(laws, plan)
         return layer(*made)
 
     found, factor = source.mean_and_factor(outputs)
-    assert not any(w.root.is_drawn for w in made)  # pyright: ignore
+    assert not any(w.root.is_drawn for w in made)
     torch.testing.assert_close(found, mean, rtol=1e-10, atol=1e-10)
     ours = torch.einsum("aix,bjx->aibj", factor, factor)
     for e in range(len(mean)):
