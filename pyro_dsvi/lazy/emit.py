@@ -22,7 +22,14 @@ WAYS: dict[str, type[Way]] = {
 }
 
 
-def emit(operator: Operator, a: Any, w: Undrawn, asked_by: str) -> Any:
+def emit(
+    operator: Operator,
+    a: Any,
+    w: Undrawn,
+    asked_by: str,
+    *,
+    ways: tuple[type[Way], type[Way]] | None = None,
+) -> Any:
     """Outputs of a layer, with noise of their own for each example.
 
     Args:
@@ -30,6 +37,7 @@ def emit(operator: Operator, a: Any, w: Undrawn, asked_by: str) -> Any:
         a: its input.
         w: its weight.
         asked_by: the torch function, for messages.
+        ways: how outputs without and with further positions get their noise; as planned by default.
 
     Returns:
         The outputs; ``NotImplemented`` if the weight has to be drawn for them.
@@ -42,7 +50,8 @@ def emit(operator: Operator, a: Any, w: Undrawn, asked_by: str) -> Any:
         return NotImplemented
     plan = w.root.plan
     layout = operator.layout(a, w.place, plan.example_dims)
-    make = WAYS[plan.shared if layout.positions else plan.alone]
+    alone, shared = ways or (WAYS[plan.alone], WAYS[plan.shared])
+    make = shared if layout.positions else alone
     way = w.root.way_for(w, asked_by, lambda way: way.serves(operator, layout), make)
     return mark(way.outputs(operator, a, moments, layout), layout)
 

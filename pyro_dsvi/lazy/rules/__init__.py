@@ -3,10 +3,27 @@
 from collections.abc import Callable
 from typing import Any
 
-from pyro_dsvi.lazy.rules import affine, linear_algebra, structure
+from pyro_dsvi.lazy.rules import (
+    affine,
+    attention,
+    bilinear,
+    convolution,
+    einsum,
+    linear_algebra,
+    lookup,
+    structure,
+)
 
+_FAMILIES = (
+    structure,
+    affine,
+    linear_algebra,
+    einsum,
+    convolution,
+    lookup,
+    bilinear,
+    attention,
+)
 RULES: dict[Any, Callable[..., Any]] = {
-    **structure.RULES,
-    **affine.RULES,
-    **linear_algebra.RULES,
+    func: rule for family in _FAMILIES for func, rule in family.RULES.items()
 }

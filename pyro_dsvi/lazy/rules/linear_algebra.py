@@ -17,14 +17,16 @@ from pyro_dsvi.lazy.value import Undrawn
 def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
     if type(input) is Undrawn or weight.dim() != 2:
         return NotImplemented
-    if type(weight) is Undrawn and type(bias) is Undrawn and input.dim() > 1:
+    if input.dim() == 1:
+        out = _linear(input.unsqueeze(0), weight, bias)
+        return out if out is NotImplemented else out.squeeze(0)
+    if type(weight) is not Undrawn:
+        return _plus(_plain_linear(input, weight, bias.root.plan.example_dims), bias, "linear")
+    if type(bias) is Undrawn:
         out = emit_affine(input, weight, bias, "linear")
         if out is not NotImplemented:
             return out
-    if type(weight) is not Undrawn:
-        out = _plain_linear(input, weight, bias.root.plan.example_dims)
-    else:
-        out = _rows_times(input, weight, "linear")
+    out = emit(Product(), input, weight, "linear")
     return out if out is NotImplemented or bias is None else _plus(out, bias, "linear")
 
 
@@ -82,10 +84,8 @@ def _rows_times(a: Tensor, w: Undrawn, asked_by: str) -> Any:
 
 def _plain_linear(a: Tensor, w: Tensor, example_dims: int) -> Tensor:
     """Outputs of a layer whose weight is no random tensor."""
-    out = linear(a, w)
-    if a.dim() == 1:
-        return out
-    return mark(out, Product().layout(a, w[:1, :1].expand(w.shape), example_dims))
+    layout = Product().layout(a, w[:1, :1].expand(w.shape), example_dims)
+    return mark(linear(a, w), layout)
 
 
 def _plus(out: Tensor, bias: Any, asked_by: str) -> Any:

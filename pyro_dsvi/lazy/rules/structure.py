@@ -36,7 +36,7 @@ def _several(func: Callable[..., Any]) -> Callable[..., Any]:
             return NotImplemented
         number = len(func(x.place, *args, **kwargs))
         out = [x.follow(View(func, args, kwargs, item)) for item in range(number)]
-        return NotImplemented if None in out else tuple(out)
+        return NotImplemented if any(part is None for part in out) else tuple(out)
 
     return rule
 
