@@ -13,7 +13,7 @@ before this form was known, and are here for comparison with results that rest o
 All take :math:`1/\alpha = \mu^2/\sigma^2`, which has no singularity where a mean crosses zero.
 
 References:
-    :cite:p:`kingma2015variational`, :cite:p:`molchanov2017variational`,
+    :cite:p:`kingma2015local`, :cite:p:`molchanov2017variational`,
     :cite:p:`hron2018variational`
 """
 
@@ -87,7 +87,7 @@ def kingma(inverse_alpha: Tensor) -> Tensor:
         Approximate divergence in nats, of the same shape; without a gradient where α > 1.
 
     References:
-        :cite:p:`kingma2015variational`, equation 14
+        :cite:p:`kingma2015local`, equation 14
     """
     inverse = inverse_alpha.clamp_min(1.0)
     alpha = inverse.reciprocal()

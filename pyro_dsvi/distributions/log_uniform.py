@@ -9,7 +9,7 @@ zero-mean Gaussian vanish, and so every divergence nonnegative:
 with Euler's γ.  A sampled log density and the closed form then estimate the same number.
 
 References:
-    :cite:p:`kingma2015variational`, :cite:p:`molchanov2017variational`,
+    :cite:p:`kingma2015local`, :cite:p:`molchanov2017variational`,
     :cite:p:`hron2018variational`
 """
 
@@ -45,7 +45,7 @@ class LogUniform(Improper):
         IncompatibleSite: when it is sampled.
 
     References:
-        :cite:p:`kingma2015variational`
+        :cite:p:`kingma2015local`
 
     Example:
         >>> import torch, pyro.distributions as dist

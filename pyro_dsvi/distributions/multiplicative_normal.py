@@ -3,7 +3,7 @@ r"""Gaussian dropout noise: a weight times a Gaussian of mean one.
 .. math:: w = \mu\,(1 + \sqrt\alpha\,\varepsilon) \sim N(\mu, \alpha\mu^2)
 
 References:
-    :cite:p:`kingma2015variational`
+    :cite:p:`kingma2015local`
 """
 
 from typing import Any

@@ -13,7 +13,7 @@ without bound exactly for the weights that are about to be removed.  Where sever
 α that exchange cannot be made, and the parameters are :math:`(\mu, \log\alpha)`.
 
 References:
-    :cite:p:`kingma2015variational`, :cite:p:`molchanov2017variational`
+    :cite:p:`kingma2015local`, :cite:p:`molchanov2017variational`
 """
 
 import math
@@ -57,7 +57,7 @@ class AutoVariationalDropout(AutoGuide):
         IncompatibleSite: if a site is constrained, or lies in a plate.
 
     References:
-        :cite:p:`kingma2015variational`, :cite:p:`molchanov2017variational`
+        :cite:p:`kingma2015local`, :cite:p:`molchanov2017variational`
 
     Example:
         >>> import torch, pyro_dsvi as dsvi
