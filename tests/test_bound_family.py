@@ -265,9 +265,8 @@ def test_a_models_weight_that_underflows_leaves_the_guides_path(dtype, frozen):
     assert gate.isfinite().all()
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_gradient_through_such_a_gate(frozen):
-    """In float32, one particle 5000 nats behind the other: the guide's ELBO hears of it in full."""
+def gradient_far_apart(objective: dsvi.Objective) -> Tensor:
+    """In float32, the gradient of the guide's location, one particle 5000 nats behind the other."""
     torch.set_default_dtype(torch.float32)
 
     def model():
@@ -277,19 +276,32 @@ def test_a_gradient_through_such_a_gate(frozen):
     def guide():
         pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
 
-    def gradient(objective: dsvi.Objective) -> Tensor:
-        pyro.clear_param_store()
-        pyro.param("loc", torch.tensor(0.0))
-        with Force([{"z": torch.tensor([1.0, 0.01])}]):
-            objective.loss_and_grads(model, guide)
-        return pyro.param("loc").grad
+    pyro.clear_param_store()
+    pyro.param("loc", torch.tensor(0.0))
+    with Force([{"z": torch.tensor([1.0, 0.01])}]):
+        objective.loss_and_grads(model, guide)
+    return pyro.param("loc").grad
 
-    options = {"vectorize_particles": True, "max_plate_nesting": 0, "frozen": frozen}
-    expected = gradient(dsvi.PathwiseELBO(num_particles=2, **options))
+
+TWO = {"vectorize_particles": True, "max_plate_nesting": 0}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_gradient_through_such_a_gate(frozen):
+    """The guide's ELBO hears in full of a particle that the model's IWAE does not."""
+    elbo = dsvi.PathwiseELBO(num_particles=2, frozen=frozen, **TWO)
+    expected = gradient_far_apart(elbo)
     assert expected > 5000
-    torch.testing.assert_close(gradient(dsvi.PIWAE(2, 1, **options)), expected)
-    iwae = gradient(dsvi.IWAE(2, **options))
-    assert iwae.abs() < 200
+    piwae = dsvi.PIWAE(2, 1, frozen=frozen, **TWO)
+    torch.testing.assert_close(gradient_far_apart(piwae), expected)
+    assert gradient_far_apart(dsvi.IWAE(2, frozen=frozen, **TWO)).abs() < 200
+
+
+def test_a_particle_without_slope_has_no_gain():
+    """Under the right rule its slope and curvature are both zero, and their quotient nothing."""
+    right = dsvi.TVO(2, partition=LogUniform(3), rule=Rule.RIGHT, frozen=True, **TWO)
+    dreg = dsvi.DReG(2, **TWO)
+    torch.testing.assert_close(gradient_far_apart(right), gradient_far_apart(dreg))
 
 
 # -- refusals --------------------------------------------------------------------------------------
@@ -370,5 +382,5 @@ def test_a_point_mass_has_no_density_to_weigh():
 @pytest.mark.parametrize("made", [PIWAE(2, 1), RWS(), CUBO(2.0)], ids=repr)
 def test_no_one_gradient_to_check_against(made):
     objective = dsvi.Objective(made, num_particles=2)
-    with pytest.raises(InvalidArgument, match=r"the guide follows .* not the model's"):
+    with pytest.raises(InvalidArgument, match=r"the guide follows .*, not the model's"):
         dsvi.diagnostics.check_unbiased(model, guide, objective)

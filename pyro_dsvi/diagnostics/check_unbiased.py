@@ -128,9 +128,8 @@ def _check_arguments(objective: Any, num_samples: int, reference: Any) -> None:
 def _refuse_apart(bound: Bound) -> None:
     if bound.guide is not bound:
         raise InvalidArgument(
-            f"check_unbiased: under {bound!r} the guide follows {bound.guide!r} and not the "
-            "model's bound, so that no one function has their gradient; check an objective of each "
-            "by itself"
+            f"check_unbiased: under {bound!r} the guide follows {bound.guide!r}, not the model's "
+            "bound, so no one function has their gradient; check an objective of each by itself"
         )
 
 
