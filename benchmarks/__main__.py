@@ -7,7 +7,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import credit, discrete, growth, local, pathwise, quality, sparse, speed, variance
+from benchmarks import (
+    credit,
+    discrete,
+    growth,
+    local,
+    pathwise,
+    quality,
+    rvm,
+    sparse,
+    speed,
+    variance,
+)
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -22,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     local.NAME: local.run,
     variance.NAME: variance.run,
     sparse.NAME: sparse.run,
+    rvm.NAME: rvm.run,
 }
 
 

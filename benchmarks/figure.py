@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Bars, Lines, Report, at_least_shown
+from benchmarks.report import Bars, Lines, Points, Report, at_least_shown
 
 
 def draw(report: Report, folder: Path) -> Path | None:
@@ -21,6 +21,8 @@ def draw(report: Report, folder: Path) -> Path | None:
         axes.set_title(panel.title, fontsize="medium", loc="left")
         if isinstance(panel, Bars):
             _bars(axes, panel)
+        elif isinstance(panel, Points):
+            _points(axes, panel)
         else:
             _lines(axes, panel)
     figure.tight_layout()
@@ -29,8 +31,10 @@ def draw(report: Report, folder: Path) -> Path | None:
     return path
 
 
-def _height(panel: Bars | Lines) -> float:
-    return 0.7 + 0.3 * len(panel.labels) if isinstance(panel, Bars) else 3.5
+def _height(panel: Bars | Lines | Points) -> float:
+    if isinstance(panel, Bars):
+        return 0.7 + 0.3 * len(panel.labels)
+    return 5.0 if isinstance(panel, Points) else 3.5
 
 
 def _bars(axes: Any, panel: Bars) -> None:
@@ -51,3 +55,12 @@ def _lines(axes: Any, panel: Lines) -> None:
         axes.plot(xs, ys, marker=marker, markersize=4, linewidth=1, label=label)
     axes.set(xscale="log", yscale="log", xlabel=panel.across)
     axes.legend(fontsize="x-small", ncols=2)
+
+
+def _points(axes: Any, panel: Points) -> None:
+    for number, (label, (xs, ys)) in enumerate(panel.groups.items()):
+        axes.scatter(xs, ys, s=14, marker="x.+1"[number % 4], linewidths=0.8, label=label)
+    ring = {"s": 120, "facecolors": "none", "edgecolors": "black", "linewidths": 1.6}
+    axes.scatter(*panel.ringed, **ring, label="kept")
+    axes.set(xlabel=panel.axes[0], ylabel=panel.axes[1])
+    axes.legend(fontsize="x-small")

@@ -99,6 +99,23 @@ class Lines:
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
+@dataclass(frozen=True)
+class Points:
+    """One panel of the figure: points of a plane in groups, some of them ringed.
+
+    Attributes:
+        title: what is shown.
+        axes: what goes across and up, in words.
+        groups: by label, the points' abscissae and ordinates.
+        ringed: abscissae and ordinates of those that are marked.
+    """
+
+    title: str
+    axes: tuple[str, str]
+    groups: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    ringed: tuple[Sequence[float], Sequence[float]]
+
+
 @dataclass
 class Report:
     """The result of a benchmark.
@@ -120,7 +137,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
-    panels: list[Bars | Lines] = field(default_factory=list)
+    panels: list[Bars | Lines | Points] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     waited: float = 0.0
     neighbours: float = 0.0

@@ -34,7 +34,7 @@ from pyro_dsvi.errors import InvalidArgument
 from pyro_dsvi.models.kernels import RBF, Kernel, median_distance
 from pyro_dsvi.models.likelihoods import BernoulliLikelihood, Likelihood
 from pyro_dsvi.models.relevance import MeanField, Relevance
-from pyro_dsvi.models.sparse_fit import Fit, fit
+from pyro_dsvi.models.sparse_fit import Fit, fit, prune
 from pyro_dsvi.passes.announce import announce
 
 
@@ -211,6 +211,22 @@ class RelevanceVectorMachine(torch.nn.Module):
             self.to(precision)
         self.kept = self.kept[left]
         return found
+
+    def prune(self, x: Tensor, y: Tensor, *, tolerance: float = 1e-5) -> int:
+        """Leave out the weights that the bound does not miss, after training by other means.
+
+        Args:
+            x: inputs, shape ``[N, d]``.
+            y: outputs, shape ``[N]``.
+            tolerance: by how much the bound may fall at a time, in nats a datum.
+
+        Returns:
+            How many weights were left out.
+        """
+        left = prune(self.basis(x), y, self.relevance, self.likelihood, tolerance=tolerance)
+        number = len(self.kept) - len(left)
+        self.kept = self.kept[left]
+        return number
 
     @torch.no_grad()
     def predictive(self, x: Tensor) -> Any:

@@ -18,6 +18,8 @@ References:
 """
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +30,10 @@ from pyro_dsvi.models.relevance import Relevance
 
 _STEPS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 _SMALL = 1e-14  # relative to the largest scale: as good as zero
-_IRRELEVANT = (1.0, 0.1, 1e-2, 1e-3, 1e-6)  # μ² / s² below which leaving weights out is tried
+# μ² / s² below which leaving weights out is tried, the most first: at every iteration, where little
+# can be taken too early, and where the bound has settled.
+_HURRIED = (1e-3, 1e-6)
+_SETTLED = (1.0, 0.1, 1e-2, *_HURRIED)
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,36 @@ def fit(
         ascent.guide()
         ascent.scales()
         ascent.noise()
-        size = len(ascent.left)
-        ascent.prune(tolerance * len(y))
+        before = bounds[-1] if bounds else -math.inf
+        still = abs(ascent.bound() - before) < tolerance * len(y)
+        pruned = ascent.prune(_SETTLED if still else _HURRIED, tolerance * len(y))
         bounds.append(ascent.bound())
-        still = len(bounds) > 1 and abs(bounds[-1] - bounds[-2]) < tolerance * len(y)
-        settled = settled + 1 if still and size == len(ascent.left) else 0
+        settled = settled + 1 if still and not pruned else 0
         if settled == 3:
             break
     return Fit(tuple(bounds), settled == 3), ascent.left
+
+
+@torch.no_grad()
+def prune(
+    basis: Tensor, y: Tensor, relevance: Relevance, likelihood: Likelihood, *, tolerance: float
+) -> Tensor:
+    """Leave out weights, again and again, where the bound does not fall by more than a tolerance.
+
+    Args:
+        basis: basis functions at all data, shape ``[N, D]``.
+        y: outputs, shape ``[N]``.
+        relevance: the guide, changed in place.
+        likelihood: the likelihood.
+        tolerance: in nats a datum.
+
+    Returns:
+        The columns of the basis that are left.
+    """
+    ascent = _Ascent(basis, y, relevance, likelihood)
+    while ascent.prune(_SETTLED, tolerance * len(y)):
+        continue
+    return ascent.left
 
 
 class _Ascent:
@@ -155,9 +182,9 @@ class _Ascent:
         """The likelihood's own parameters."""
         self.likelihood.learn(*self.relevance.moments(self.basis), self.y)
 
-    def prune(self, allowed: float) -> None:
-        """Leave out weights, all at once or none, where the bound falls by no more than allowed."""
-        for threshold in _IRRELEVANT:
+    def prune(self, thresholds: Sequence[float], allowed: float) -> bool:
+        """Leave out weights where the bound falls by no more than allowed; whether any were."""
+        for threshold in thresholds:
             ratio = self.relevance.loc**2 / self.relevance.variances
             stay = (ratio > threshold).nonzero().squeeze(-1)
             if len(stay) == 0 or len(stay) == len(ratio):
@@ -173,4 +200,5 @@ class _Ascent:
                     self.prior[stay],
                     self.left[stay],
                 )
-                return
+                return True
+        return False

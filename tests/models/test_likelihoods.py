@@ -54,7 +54,7 @@ def test_the_noise_is_learnt_where_the_expectation_is_highest():
     likelihood.learn(MEAN, VARIANCE, CLASSES)
     total = likelihood.expected_log_prob(MEAN, VARIANCE, CLASSES).sum()
     (slope,) = torch.autograd.grad(total, likelihood.log_noise)
-    assert float(slope) == pytest.approx(0, abs=1e-10)
+    assert slope.item() == pytest.approx(0, abs=1e-10)
 
 
 def test_refused():

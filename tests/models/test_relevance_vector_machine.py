@@ -90,7 +90,7 @@ def expectation(made, programs, site, noises, x, y, **arguments):
 
 def assert_same(made, found, x, y, tolerance):
     bound = made.bound(x, y)
-    assert found[0] == pytest.approx(float(bound), abs=tolerance)
+    assert found[0] == pytest.approx(bound.item(), abs=tolerance)
     for name, g in gradient_of(made, bound).items():
         torch.testing.assert_close(found[1][name], g, rtol=0, atol=tolerance, msg=name)
 
@@ -117,8 +117,8 @@ def test_weights_drawn_have_the_same_bound_and_gradient(kind, likelihood):
 
 def test_a_minibatch_is_scaled_to_all_data():
     made, x, y = machine(MeanField, BernoulliLikelihood)
-    likely = [float(made.bound(x[i : i + 1], y[i : i + 1], size=5)) for i in range(5)]
-    assert sum(likely) / 5 == pytest.approx(float(made.bound(x, y)), abs=1e-12)
+    likely = [made.bound(x[i : i + 1], y[i : i + 1], size=5).item() for i in range(5)]
+    assert sum(likely) / 5 == pytest.approx(made.bound(x, y).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("pair", [("model", "guide"), ("local_model", "local_guide")])
@@ -139,7 +139,7 @@ def test_particles_side_by_side_have_the_expectation_of_one():
     elbo = dsvi.PathwiseELBO(num_particles=20_000, vectorize_particles=True, max_plate_nesting=1)
     for programs in ((made.model, made.guide), (made.local_model, made.local_guide)):
         found = -elbo.loss(*programs, x, y)
-        assert found == pytest.approx(float(made.bound(x, y)), abs=0.05)
+        assert found == pytest.approx(made.bound(x, y).item(), abs=0.05)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,7 +162,7 @@ def test_a_fit_rises_to_where_the_gradient_vanishes_and_is_sparse(kind, likeliho
     fitted = made.fit(x, y, tolerance=1e-7, most_iterations=2000)
     assert fitted.converged
     assert min(np.diff(fitted.bounds)) > -60e-7
-    assert fitted.bound == pytest.approx(float(made.bound(x, y)), abs=1e-9)
+    assert fitted.bound == pytest.approx(made.bound(x, y).item(), abs=1e-9)
     assert 1 < len(made.relevance_vectors) < 15
     torch.testing.assert_close(made.relevance_vectors, x[made.relevance_indices])
     steepest = max(float(g.abs().max()) for g in gradient_of(made, made.bound(x, y)).values())
