@@ -97,7 +97,7 @@ def _z_scores(axes: Any, found: Comparison, style: Any) -> None:
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     _names(axes, [m.name for m in found.measurements])
     axes.set_xlabel(
-        "z-score of each element (standard errors); grey: no bias seen\n"
+        "z-scores in standard errors; grey: no bias seen\n"
         f"(beyond {_EDGE} times the grey: drawn at the edge)"
     )
     axes.set_title("bias")
@@ -226,9 +226,9 @@ def _band(simulations: int, bins: int) -> tuple[float, float]:
 
 def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
