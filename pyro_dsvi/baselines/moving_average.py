@@ -54,5 +54,5 @@ class MovingAverage(Baseline):
         if isinstance(previous, MovingAverage):
             self.average = previous.average
 
-    def extra_repr(self) -> str:
-        return f"decay={self.decay}"
+    def __repr__(self) -> str:
+        return f"MovingAverage(decay={self.decay})"

@@ -1,5 +1,6 @@
 """What a fit is worth: its gradients, and how near the guide is to the posterior."""
 
+from pyro_dsvi.diagnostics.auto_select import auto_select
 from pyro_dsvi.diagnostics.budget import Draws, Seconds
 from pyro_dsvi.diagnostics.calibration import Calibration, calibration
 from pyro_dsvi.diagnostics.certificate import Certificate, Row, Verdict, compare
@@ -36,6 +37,7 @@ __all__ = [
     "Split",
     "Verdict",
     "WeightGroup",
+    "auto_select",
     "calibration",
     "check_unbiased",
     "compare",

@@ -87,7 +87,7 @@ def compare_estimators(
         ...     model, guide, {"score": dsvi.ScoreFunctionELBO(), "leave-one-out": loo}
         ... )
         >>> round(found["score"].total.variance.value, 4)
-        0.0983
+        0.3361
         >>> found.best_at_equal_samples.name
         'leave-one-out'
     """

@@ -186,7 +186,7 @@ class Decomposition:
         return "; ".join(said) + f": prefer {better}"
 
     def table(self) -> list[dict[str, Any]]:
-        """A record for each parameter, cost term and plate; what adds up to what is in ``kind``."""
+        """One record for each parameter, and for its terms and plates, and for each site."""
         rows = []
         named = {"bound": self.value, "all": self.total, **self.parameters}
         for parameter, part in named.items():
@@ -230,7 +230,8 @@ class Decomposition:
     def _cells(self) -> list[list[str]]:
         rows = [["gradient in", "what", "of", "latent", "minibatch", "total"]]
         for row in self.table():
-            numbers = [f"{row[key]:.4g}" for key in ("latent", "minibatch", "total")]
+            numbers = [f"{row[key]:.4g}{_error(row, key)}" for key in ("latent", "minibatch")]
+            numbers.append(f"{row['total']:.4g}")
             rows.append([row["parameter"], row["kind"], row["name"] or "-", *numbers])
         return rows
 
@@ -248,3 +249,8 @@ def _record(
         "latent, standard error": error.latent if error else float("nan"),
         "minibatch, standard error": error.minibatch if error else float("nan"),
     }
+
+
+def _error(row: dict[str, Any], key: str) -> str:
+    error = row[f"{key}, standard error"]
+    return f" ± {error:.2g}" if error > 0 else ""

@@ -14,6 +14,7 @@ References:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class SimulatedCalibration:
         as_seen = np.ones((1, len(self.probabilities)))
         return np.array([_asymmetry(p, as_seen)[0] for p in self.probabilities.T - 0.5])
 
-    @property
+    @cached_property
     def p_value(self) -> np.ndarray:
         """Of that distance if there were no lean, by element."""
         simulations, elements = self.probabilities.shape

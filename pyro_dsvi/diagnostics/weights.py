@@ -1,7 +1,6 @@
 """The report on a guide's importance weights."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -198,7 +197,7 @@ class ImportanceWeights:
         return self.constant + sum(sums)
 
 
-def _record(group: WeightGroup, limit: float) -> Mapping[str, Any] | dict[str, Any]:
+def _record(group: WeightGroup, limit: float) -> dict[str, Any]:
     k = group.pareto_k
     known = k[~np.isnan(k)]
     return {
