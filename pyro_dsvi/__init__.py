@@ -4,7 +4,17 @@ A bound is one smooth function of K log weights; an estimator says how its sensi
 across a sampled site.  Any bound goes with any estimator at any site.
 """
 
-from pyro_dsvi import baselines, bounds, diagnostics, errors, estimators, graph, handlers, optim
+from pyro_dsvi import (
+    baselines,
+    bounds,
+    diagnostics,
+    errors,
+    estimators,
+    figures,
+    graph,
+    handlers,
+    optim,
+)
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.compiled import Compilation, CompiledSVI
 from pyro_dsvi.errors import DSVIError, DSVIWarning
@@ -77,6 +87,7 @@ __all__ = [
     "diagnostics",
     "errors",
     "estimators",
+    "figures",
     "graph",
     "handlers",
     "optim",
