@@ -24,7 +24,7 @@ LAYERS = (
     ("passes", "strategy"),
     ("objective", "compiled"),
     ("presets", "handlers", "distributions", "guides", "nn", "models"),
-    ("predictive", "diagnostics", "export", "fit"),
+    ("predictive", "diagnostics", "export", "figures", "fit"),
     ("demo",),
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
