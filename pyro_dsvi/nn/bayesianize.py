@@ -25,8 +25,9 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
+from pyro_dsvi.errors import IncompatibleSite, InvalidArgument, UncontrolledNoiseWarning
 from pyro_dsvi.graph.nodes import PARTICLES
+from pyro_dsvi.lazy import Undrawn
 from pyro_dsvi.nn.evaluate import Once, evaluate
 from pyro_dsvi.nn.prior import Prior, law_of
 from pyro_dsvi.nn.weight import Select, Weight, selected
@@ -60,6 +61,8 @@ class BayesianModule(PyroModule):
         self.event_dim = event_dim
         self._layers = {w.name: w.name.rpartition(".")[0] for w in weights}
         self._dims = {w.name: w.tensor.dim() for w in weights}
+        held = [id(x) for layer in net.modules() for x in layer._buffers.values()]
+        self._tied = [w.name for w in weights if held.count(id(net.get_buffer(w.name))) > 1]
         self._say = Once()
 
     @property
@@ -99,9 +102,25 @@ class BayesianModule(PyroModule):
             for weight in self.weights:
                 law = law_of(self.prior, weight)
                 drawn[weight.name] = pyro.sample(self.site(weight.name), law)
+        self._draw_tied(drawn)
         return evaluate(
             net, drawn, self._dims, args, kwargs, event_dim=self.event_dim, say=self._say
         )
+
+    def _draw_tied(self, drawn: dict[str, Tensor]) -> None:
+        """Give a weight of several layers its one value, where it was left undrawn.
+
+        Noise at the outputs of one layer would have to know of the noise at those of the others.
+        """
+        for name in self._tied:
+            value = drawn[name]
+            if type(value) is Undrawn:
+                drawn[name] = value.value("a weight that several layers share")
+                self._say(
+                    UncontrolledNoiseWarning,
+                    f"site {self.site(name)!r}: several layers share it, so it is drawn once for "
+                    "all examples, and not at the layers' outputs",
+                )
 
     def _register(self, net: nn.Module, name: str, parameter: nn.Parameter) -> None:
         """Tell Pyro of a parameter; what a param store of this name holds takes its place."""

@@ -138,9 +138,9 @@ def test_it_learns_which_inputs_matter():
 
     init = dsvi.nn.init_to_network(network)
     guide = dsvi.guides.AutoVariationalDropout(model, init_loc_fn=init, init_scale=0.01)
-    elbo, optim = dsvi.PathwiseELBO(analytic_kl=True), pyro.optim.Adam({"lr": 0.03})
+    elbo, optim = dsvi.PathwiseELBO(analytic_kl=True), pyro.optim.Adam({"lr": 0.04})
     svi = pyro.infer.SVI(model, guide, optim, elbo)
-    for _ in range(500):
+    for _ in range(400):
         svi.step()
     pruned = dsvi.nn.prune(network, guide, threshold=0.0)
     assert set(pruned.net.weight[0].nonzero().flatten().tolist()) >= {3, 7}

@@ -8,6 +8,7 @@ from torch import nn
 
 import pyro_dsvi as dsvi
 from pyro_dsvi.distributions import ARD, LogUniform, exact
+from pyro_dsvi.errors import UncontrolledNoiseWarning
 
 X = torch.linspace(-1, 1, 24).reshape(6, 4)
 Y = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -123,7 +124,7 @@ def test_a_fit_is_warmed_up_pruned_and_compiled(undrawn, compiled):
     assert dsvi.nn.prune(problem.network, problem.guide).compression >= 1
 
 
-def test_layers_without_a_rule_draw_their_weights():
+def test_layers_without_a_rule_and_tied_weights_are_drawn_which_is_said_once():
     network = dsvi.nn.bayesianize(Attention())
     words = torch.tensor([[1, 5, 0], [2, 2, 3]])
 
@@ -135,8 +136,10 @@ def test_layers_without_a_rule_draw_their_weights():
     init = dsvi.nn.init_to_network(network)
     guide = dsvi.guides.AutoVariationalDropout(model, init_loc_fn=init, init_scale=0.1)
     local = dsvi.handlers.local_reparameterization(guide)
-    loss = dsvi.PathwiseELBO(analytic_kl=True).differentiable_loss(model, local)
-    loss.backward()
+    objective = dsvi.PathwiseELBO(analytic_kl=True)
+    with pytest.warns(UncontrolledNoiseWarning, match=r"'embedding.weight': several layers"):
+        objective.loss(model, local)
+    objective.differentiable_loss(model, local).backward()  # a second warning would be an error
     for name, parameter in guide.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
