@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import credit, discrete, growth, pathwise, quality, rvm, speed, variance
+from benchmarks import credit, discrete, growth, local, pathwise, quality, rvm, speed, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     credit.NAME: credit.run,
     discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,
+    local.NAME: local.run,
     variance.NAME: variance.run,
     rvm.NAME: rvm.run,
 }

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "pyro_dsvi"
 
 LAYERS = (
-    ("errors", "bounds", "baselines"),
+    ("errors", "bounds", "baselines", "lazy"),
     ("optim", "graph", "estimators"),
     ("passes", "strategy"),
     ("objective", "compiled"),
@@ -30,7 +30,7 @@ LAYERS = (
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 
 # Plain torch, of use without Pyro.
-WITHOUT_PYRO = {"bounds", "baselines"}
+WITHOUT_PYRO = {"bounds", "baselines", "lazy"}
 # The only room that stands where a user does.
 MAY_IMPORT_ROOT = {"demo"}
 

@@ -77,6 +77,7 @@ class BNN(Problem):
 
     def in_pyro(self, device: str = "cpu") -> Program:
         means = {name: tensor(array, device) for name, array in self.means.items()}
+        first_scale = self.scale  # the program is not to hold on to this object's arrays
 
         def model(x, labels):
             drawn = {
@@ -94,7 +95,7 @@ class BNN(Problem):
                 mean = pyro.param("mean_" + n, lambda m=m: m.clone())
                 scale = pyro.param(
                     "scale_" + n,
-                    lambda m=m: torch.full_like(m, self.scale),
+                    lambda m=m: torch.full_like(m, first_scale),
                     constraint=constraints.positive,
                 )
                 pyro.sample(n, dist.Normal(mean, scale).to_event(m.dim()))

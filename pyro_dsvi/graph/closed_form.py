@@ -19,10 +19,11 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import biject_to, kl_divergence
+from torch.distributions import biject_to
 from torch.distributions.transforms import AffineTransform, ComposeTransform
 
 from pyro_dsvi.estimators.law import innermost, is_point_mass, sampling_law
+from pyro_dsvi.graph.divergence import divergence
 from pyro_dsvi.graph.nodes import Cost, Run, same_weight
 
 _GAUSSIAN = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
@@ -135,16 +136,16 @@ def _close(terms: _Terms, q: Cost, p: Cost, law: Any, old: list[Cost]) -> None:
     """Replace the densities of one site by -KL, or by entropy and cross-entropy apart."""
     prior = sampling_law(p.law)
     try:
-        divergence = kl_divergence(law, prior)
+        kl = divergence(law, prior)
         if _same_weight(q, p):
-            terms.put(old, [_expected(p, -divergence, q.reach | p.reach, terms, q.site)])
+            terms.put(old, [_expected(p, -kl, q.reach | p.reach, terms, q.site)])
             return
         entropy = law.entropy()
     except NotImplementedError:
         return
     new = [
         _expected(q, entropy, q.reach, terms, q.site),
-        _expected(p, -divergence - entropy, p.reach, terms, q.site),
+        _expected(p, -kl - entropy, p.reach, terms, q.site),
     ]
     terms.put(old, new)
 
@@ -170,7 +171,7 @@ def _through_joint_auxiliary(terms: _Terms, source: str) -> None:
         marginal = dist.Normal(mean.reshape(shape), variance.reshape(shape).sqrt())
         marginal = marginal.to_event(p.law.event_dim)
         try:
-            value = -kl_divergence(marginal, sampling_law(p.law)) - marginal.entropy()
+            value = -divergence(marginal, sampling_law(p.law)) - marginal.entropy()
         except NotImplementedError:
             continue
         old.append(p)

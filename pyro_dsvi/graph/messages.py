@@ -12,7 +12,9 @@ from torch import Tensor
 from pyro_dsvi.errors import IncompatibleSite, SiteMismatch
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.estimators.densities import log_prob
+from pyro_dsvi.estimators.law import is_point_mass
 from pyro_dsvi.estimators.relaxation import extended_log_prob
+from pyro_dsvi.lazy import Undrawn
 
 
 def log_density(msg: Any, estimator: Estimator | None = None) -> Tensor:
@@ -27,11 +29,16 @@ def log_density(msg: Any, estimator: Estimator | None = None) -> Tensor:
             return extended_log_prob(msg["fn"], msg["value"])
         if msg["args"] or msg["kwargs"]:
             return msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
-        return log_prob(msg["fn"], msg["value"])
+        return log_prob(msg["fn"], point_of_density(msg["fn"], msg["value"]))
     except IncompatibleSite as error:
         raise IncompatibleSite(f"site {msg['name']!r}: {error}") from error
     except ValueError as error:
         raise ValueError(f"site {msg['name']!r}: {error}") from error
+
+
+def point_of_density(law: Any, value: Any) -> Any:
+    """Where a log density is to be taken: at the value, or at what stands for one undrawn."""
+    return value.in_density() if type(value) is Undrawn and not is_point_mass(law) else value
 
 
 def weighed(log_density: Tensor, msg: Any) -> Tensor:

@@ -5,7 +5,7 @@ one of the guide, scaled and masked as its program says, together with the plate
 the latents that reach it.  A *latent* is a site that the guide draws.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -136,10 +136,13 @@ class Run:
         plates: the vectorised plates by name, that of the particles apart.
         sequential: the plates that are iterated over, and what their subsampling scales by.
         frozen: whether the guide's densities are frozen.
+        defers: whether the log densities of latents that answer for nothing are only taken when the
+            run is settled, if nothing has replaced them until then.
     """
 
     rows: int
     nesting: int | None = None
+    defers: bool = False
     costs: list[Cost] = field(default_factory=list)
     latents: dict[str, Latent] = field(default_factory=dict)
     branches: dict[str, Branch] = field(default_factory=dict)
@@ -157,9 +160,12 @@ class Run:
         for name, msg in sites.items():
             if not is_silent(msg):
                 latent = self.latents.get(name)
-                log_p = log_density(msg, None if latent is None else latent.estimator)
-                log_p = weighed(log_p, msg)
-                self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING))
+                estimator = None if latent is None else latent.estimator
+                if self._waits(estimator, None if latent is None else latent.score):
+                    log_p = None
+                else:
+                    log_p = weighed(log_density(msg, estimator), msg)
+                self._add_cost(msg, False, log_p, reach.get(name, EVERYTHING), estimator)
         if any(latent.estimator is _OUTSIDE for latent in self.latents.values()):
             for cost in self.costs:  # nobody saw where that draw went
                 cost.reach = EVERYTHING
@@ -197,12 +203,14 @@ class Run:
                 same = by_score and sampling_law(msg["fn"]) is msg["fn"]
                 if frozen is not None:
                     log_q = frozen[name]
+                elif self._waits(estimator, score):
+                    log_q = None
                 else:
                     log_q = score if score is not None and same else log_density(msg, estimator)
-                if by_score and additive:
-                    log_q = log_q.detach()
-                log_q = weighed(log_q, msg)
-                self._add_cost(msg, True, log_q, reach.get(name, EVERYTHING))
+                if log_q is not None:
+                    log_q = log_q.detach() if by_score and additive else log_q
+                    log_q = weighed(log_q, msg)
+                self._add_cost(msg, True, log_q, reach.get(name, EVERYTHING), estimator)
             if estimator is None:
                 continue
             own = None
@@ -225,13 +233,32 @@ class Run:
                 number_of(msg),
             )
 
-    def _add_cost(self, msg: Any, of_guide: bool, log_density: Tensor, reach: int) -> None:
+    def settle(self) -> None:
+        """Take the log densities that have been put off and that nothing has replaced."""
+        for cost in self.costs:
+            if callable(cost.log_density):
+                cost.log_density = cost.log_density()
+
+    def _waits(self, estimator: Estimator | None, score: Tensor | None) -> bool:
+        """Whether a site's log density is put off: it is that of a latent, and of no other use."""
+        return self.defers and estimator is not None and score is None
+
+    def _add_cost(
+        self,
+        msg: Any,
+        of_guide: bool,
+        density: Tensor | None,
+        reach: int,
+        estimator: Estimator | None,
+    ) -> None:
+        """Add a term, its log density to be taken later if it is None."""
         plates = self.plates_of(msg)
+        value: Any = _put_off(msg, estimator) if density is None else declared(msg, density)
         self.costs.append(
             Cost(
                 msg["name"],
                 of_guide,
-                declared(msg, log_density),
+                value,
                 plates,
                 reach,
                 msg["scale"],
@@ -273,6 +300,14 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a is b or (a.shape == b.shape and torch.equal(a, b))
     return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
+
+
+def _put_off(msg: Any, estimator: Estimator | None) -> Callable[[], Tensor]:
+    """A site's log density, to be taken later; whether its shape is right is seen now."""
+    shape = getattr(msg["fn"], "batch_shape", None)
+    if shape:
+        declared(msg, torch.empty(shape, device="meta"))
+    return lambda: declared(msg, weighed(log_density(msg, estimator), msg))
 
 
 def _passes(estimator: Estimator | None) -> bool:

@@ -96,6 +96,8 @@ class Executor:
         """Run the programs again at the values that the estimators of a run ask about."""
         latents = list(execution.run.latents.values())
         for latent in latents:
+            if not latent.estimator.asks:
+                continue
             latent.counterfactual = latent.estimator.counterfactual(latent.q, latent.value.detach())
             if latent.counterfactual is not None and latent.site in execution.run.branches:
                 raise IncompatibleSite(
@@ -188,7 +190,9 @@ class Executor:
 
         densities = self._freeze(guide, drawn, plate) if frozen else None
         estimators = {name: choice.estimator for name, choice in guide.choices.items()}
-        run = Run(rows, nesting)
+        # A closed form may take a density's place; a sum over a support needs all of them.
+        defers = self.analytic_kl and self.plates is None
+        run = Run(rows, nesting, defers)
         run.read_guide(
             guide.sites,
             guide.reach,
@@ -202,6 +206,7 @@ class Executor:
         sum_out(run, summed, model.reach)
         if self.analytic_kl:
             use_closed_forms(run, guide.reach, model.reach_of_law)
+        run.settle()
         take_expectations(run)
         return Execution(guide, model, influence, run, gates)
 

@@ -1,0 +1,1 @@
+"""Gaussian laws of random tensors: one a file."""

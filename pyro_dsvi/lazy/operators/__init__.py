@@ -1,0 +1,1 @@
+"""Layers as bilinear maps of an input and a weight: one a file."""

@@ -1,0 +1,1 @@
+"""Ways to give the noise of a weight to outputs: one a file."""

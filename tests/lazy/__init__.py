@@ -1,0 +1,1 @@
+"""Random tensors that are not drawn until they have to be."""
