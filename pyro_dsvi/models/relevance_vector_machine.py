@@ -19,7 +19,7 @@ and there are three ways to it: draw the weights (:meth:`~RelevanceVectorMachine
 integrate (:meth:`~RelevanceVectorMachine.bound`).
 
 References:
-    :cite:p:`titsias2014dsvi`, :cite:p:`tipping2001rvm`, :cite:p:`kingma2015local`
+    :cite:p:`titsias2014dsvi`, :cite:p:`tipping2001rvm`
 """
 
 from collections.abc import Callable
@@ -243,5 +243,5 @@ class RelevanceVectorMachine(torch.nn.Module):
         return dist.Normal(mean, variance.sqrt())
 
 
-def _rows(y: Tensor | None, rows: Tensor) -> Tensor | None:
+def _rows(y: Tensor | None, rows: Any) -> Tensor | None:
     return None if y is None else y[rows]
