@@ -25,6 +25,7 @@ LAYERS = (
     ("objective", "compiled"),
     ("presets", "handlers", "distributions", "guides", "nn"),
     ("predict", "diagnostics", "export", "fit"),
+    ("figures",),
     ("demo",),
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
