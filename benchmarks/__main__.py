@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import credit, discrete, growth, pathwise, quality, speed, variance
+from benchmarks import credit, discrete, growth, leave_one_out, pathwise, quality, speed, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,
     variance.NAME: variance.run,
+    leave_one_out.NAME: leave_one_out.run,
 }
 
 
