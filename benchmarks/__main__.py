@@ -11,6 +11,7 @@ from benchmarks import (
     credit,
     discrete,
     growth,
+    leave_one_out,
     local,
     pathwise,
     quality,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     variance.NAME: variance.run,
     sparse.NAME: sparse.run,
     rvm.NAME: rvm.run,
+    leave_one_out.NAME: leave_one_out.run,
 }
 
 

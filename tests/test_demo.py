@@ -63,6 +63,8 @@ def test_arviz_opens_the_posterior(quick):
     assert weights.coords["basis"][0] == "bias"
     assert inference["posterior"].attrs["estimator"] == "pathwise"
     assert inference["observed_data"]["label"].shape == (455,)
+    assert inference["log_likelihood"]["label"].dims == ("chain", "draw", "points")
+    assert set(inference["sample_stats"].data_vars) == {"lp", "log_q"}
     kept = inference["constant_data"]["kept"]
     assert set(np.unique(kept)) <= {0, 1}
     summary = az.summary(inference, coords={"basis": ["bias"]}, kind="stats")

@@ -24,7 +24,8 @@ LAYERS = (
     ("passes", "strategy"),
     ("objective", "compiled"),
     ("presets", "handlers", "distributions", "guides", "nn", "models"),
-    ("predictive", "diagnostics", "export", "figures", "fit"),
+    ("predictive", "diagnostics", "export", "fit"),
+    ("figures",),
     ("demo",),
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyro
 import torch
+from torch.distributions import constraints
 
+import pyro_dsvi as dsvi
 from pyro_dsvi.demo.fitting import Fit, Quality
-from pyro_dsvi.demo.problem import Data
+from pyro_dsvi.demo.problem import Data, guide, model, prior_scale
 
 # Okabe and Ito's colours, which stay apart for colour-blind eyes; markers tell them apart too.
 COLOURS = ("#D55E00", "#E69F00", "#0072B2", "#009E73")
@@ -115,25 +118,24 @@ def _draw_points(axes, fit: Fit, data: Data) -> None:
 
 def save_posterior(fit: Fit, data: Data, path: Path) -> None:
     """Write the posterior as a netCDF file that arviz opens."""
-    import arviz as az
-
-    names = {"basis": data.names, "point": data.rows}
-    inference = az.from_dict(
-        posterior={"weights": fit.draws.unsqueeze(0).numpy()},
-        observed_data={"label": data.train_labels.numpy().astype("int64")},
-        constant_data={
-            "prior_scale": (fit.loc**2 + fit.scale**2).sqrt().numpy(),
-            "relevance": fit.relevance.numpy(),
-            "kept": fit.kept.numpy().astype("int8"),
-        },
-        dims={
-            "weights": ["basis"],
-            "label": ["point"],
-            "prior_scale": ["basis"],
-            "relevance": ["basis"],
-            "kept": ["basis"],
-        },
-        coords=names,
-        posterior_attrs={"estimator": fit.name, "inference_library": "pyro_dsvi"},
-    )
+    store = pyro.get_param_store()
+    with store.scope(), torch.random.fork_rng(devices=[]):
+        pyro.param("loc", fit.loc)
+        pyro.param("scale", fit.scale, constraint=constraints.positive)
+        inference = dsvi.to_arviz(
+            model,
+            guide,
+            data.basis(data.train),
+            data.train_labels,
+            num_samples=len(fit.draws),
+            coords={"basis": data.names, "points": data.rows},
+            dims=dict.fromkeys(("weights", "prior_scale", "relevance", "kept"), ("basis",)),
+            constant_data={
+                "prior_scale": prior_scale(fit.loc, fit.scale),
+                "relevance": fit.relevance,
+                "kept": fit.kept.to(torch.int8),
+            },
+            chunk_size=50,  # a draw takes a basis as large as the data
+        )
+    inference["posterior"].attrs["estimator"] = fit.name
     inference.to_netcdf(str(path))

@@ -83,5 +83,5 @@ def test_refused(variance, complaint):
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InvalidArgument, match="figures need matplotlib"):
+    with pytest.raises(ModuleNotFoundError, match="figures need matplotlib"):
         plot_gradient_variance(VARIANCE)
