@@ -9,6 +9,7 @@ from pyro_dsvi.lazy.emit import moments_of
 from pyro_dsvi.lazy.layout import Kind, layout_of, mark
 from pyro_dsvi.lazy.value import Undrawn
 from pyro_dsvi.lazy.ways.per_example import PerExample
+from pyro_dsvi.lazy.ways.way import Way
 
 
 def add_bias(out: Tensor, bias: Undrawn, asked_by: str) -> Any:
@@ -50,8 +51,12 @@ def biases(bias: Undrawn, lead: Sequence[int], asked_by: str) -> Tensor | None:
     Returns:
         The biases, shape ``[*lead, outputs]``; None if they have to be drawn once for all.
     """
-    moments = moments_of(bias, 1)
+    moments = moments_of(bias, None)
     if moments is None:
         return None
-    way = bias.root.way_for(bias, asked_by, lambda way: way.gives_each(lead), PerExample)
+
+    def serves(way: Way) -> bool:
+        return way.gives_each(lead)
+
+    way = bias.root.way_for(bias, asked_by, serves, PerExample, moments.unit)
     return way.each(moments, lead)

@@ -45,14 +45,20 @@ def emit(
     Raises:
         IncompatibleSite: if elements of the weight have been used before in another way.
     """
-    moments = moments_of(w, operator.event)
+    moments = moments_of(w, operator)
     if moments is None:
         return NotImplemented
     plan = w.root.plan
     layout = operator.layout(a, w.place, plan.example_dims)
     alone, shared = ways or (WAYS[plan.alone], WAYS[plan.shared])
     make = shared if layout.positions else alone
-    way = w.root.way_for(w, asked_by, lambda way: way.serves(operator, layout), make)
+    if make is Flipout and not w.root.law.flips:
+        return NotImplemented
+
+    def serves(way: Way) -> bool:
+        return way.serves(operator, layout)
+
+    way = w.root.way_for(w, asked_by, serves, make, moments.unit)
     return mark(way.outputs(operator, a, moments, layout), layout)
 
 
@@ -68,18 +74,18 @@ def emit_affine(a: Tensor, w: Undrawn, bias: Undrawn, asked_by: str) -> Any:
     Returns:
         The outputs; ``NotImplemented`` if weight and bias have to give their noise one by one.
     """
-    ours, theirs = moments_of(w, 2), moments_of(bias, 1)
+    ours, theirs = moments_of(w, Affine()), moments_of(bias, None)
     if not isinstance(ours, Elementwise) or not isinstance(theirs, Elementwise):
         return NotImplemented
     plan = w.root.plan
     layout = Affine().layout(a, w.place, plan.example_dims)
     if layout.positions or plan.alone != "marginal" or w.root is bias.root:
         return NotImplemented
-    past, bias_past = w.root.earlier(w), bias.root.earlier(bias)
+    past, bias_past = w.root.earlier(w, 1), bias.root.earlier(bias, 1)
     if not past and not bias_past:
         way = Marginal()
-        w.root.note(w, way)
-        bias.root.note(bias, way)
+        w.root.note(w, way, 1)
+        bias.root.note(bias, way, 1)
     elif len(past) == len(bias_past) == 1 and past[0].way is bias_past[0].way:
         way = past[0].way
         same = past[0].is_of(w) and bias_past[0].is_of(bias)
@@ -90,14 +96,15 @@ def emit_affine(a: Tensor, w: Undrawn, bias: Undrawn, asked_by: str) -> Any:
     return mark(way.outputs(Affine(), a, ours.with_bias(theirs), layout), layout)
 
 
-def moments_of(w: Undrawn, event: int) -> Moments | None:
+def moments_of(w: Undrawn, operator: Operator | None) -> Moments | None:
     """What is known of the law of a view; None if outputs would not have a simple law.
 
     Args:
         w: the view.
-        event: how many of its dimensions, from the right, are one weight.
+        operator: the layer; None for a bias.
     """
+    event = 1 if operator is None else operator.event
     pairs = zip(w.place.shape[-event:], w.place.stride()[-event:], strict=True)
     if any(size > 1 and not stride for size, stride in pairs):
         return None  # an element stands there twice
-    return w.root.law.moments(w.steps, w.place, event)
+    return w.root.law.moments(w.steps, w.place, operator)

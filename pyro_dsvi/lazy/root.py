@@ -19,12 +19,14 @@ class Use:
         place: which elements, by the strides of a view.
         changes: the steps that changed elements on the way to it.
         way: how it was given, which remembers it.
+        unit: how many elements side by side are of one piece.
     """
 
-    def __init__(self, place: Tensor, changes: tuple[Any, ...], way: Any) -> None:
+    def __init__(self, place: Tensor, changes: tuple[Any, ...], way: Any, unit: int) -> None:
         self.place = place
         self.changes = changes
         self.way = way
+        self.unit = unit
 
     def is_of(self, view: Any) -> bool:
         """Whether a view has the same elements in the same order, changed in the same way."""
@@ -36,9 +38,10 @@ class Use:
             and self.changes == view.changes
         )
 
-    def meets(self, place: Tensor) -> bool:
-        """Whether another view has elements in common with this one."""
-        mine, theirs = _elements(self.place), _elements(place)
+    def meets(self, place: Tensor, unit: int) -> bool:
+        """Whether another view, with pieces of its own, has a piece in common with this one."""
+        unit = max(unit, self.unit)
+        mine, theirs = _elements(self.place) // unit, _elements(place) // unit
         return bool(np.intersect1d(mine, theirs).size)
 
 
@@ -56,7 +59,7 @@ class Root:
         self, site: str, law: Law, plan: Plan, rules: Mapping[Any, Callable[..., Any]]
     ) -> None:
         self.site = site
-        self.law = law
+        self.law = law.for_one()
         self.plan = plan
         self.rules = rules
         self.uses: list[Use] = []
@@ -93,13 +96,13 @@ class Root:
             self._apart = self._draw()
         return self._apart
 
-    def earlier(self, view: Any) -> list[Use]:
-        """Uses of elements that a view has as well."""
-        return [use for use in self.uses if use.is_of(view) or use.meets(view.place)]
+    def earlier(self, view: Any, unit: int) -> list[Use]:
+        """Uses of elements that a view has as well, or of others of the same pieces."""
+        return [use for use in self.uses if use.is_of(view) or use.meets(view.place, unit)]
 
-    def note(self, view: Any, way: Any) -> None:
+    def note(self, view: Any, way: Any, unit: int) -> None:
         """A view's elements give their noise to outputs from here on."""
-        self.uses.append(Use(view.place, view.changes, way))
+        self.uses.append(Use(view.place, view.changes, way, unit))
 
     def way_for(
         self,
@@ -107,6 +110,7 @@ class Root:
         asked_by: str,
         serves: Callable[[Any], bool],
         make: Callable[[], Any],
+        unit: int,
     ) -> Any:
         """How a view is to give its noise: as before, if its elements have been used before.
 
@@ -115,14 +119,15 @@ class Root:
             asked_by: the torch function, for messages.
             serves: whether an earlier way can serve again, jointly with its earlier uses.
             make: makes a way for elements that have not been used.
+            unit: how many elements side by side are of one piece.
 
         Raises:
             IncompatibleSite: if the joint law with an earlier use is not offered.
         """
-        earlier = self.earlier(view)
+        earlier = self.earlier(view, unit)
         if not earlier:
             way = make()
-            self.note(view, way)
+            self.note(view, way, unit)
             return way
         use = earlier[0]
         if len(earlier) > 1 or not use.is_of(view) or not serves(use.way):

@@ -10,6 +10,7 @@ and is refused, as is a gradient that would arrive at it and be lost.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -107,11 +108,12 @@ class Undrawn(Tensor):
         name = getattr(func, "__name__", str(func))
         args, kwargs = (_map(x, partial(_known, undrawn, name)) for x in (args, kwargs))
         if undrawn:
-            rule = undrawn[0].root.rules.get(func)
-            out = NotImplemented if rule is None else rule(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
             _refuse_writing(func, name, args, kwargs)
+            rule = undrawn[0].root.rules.get(func)
+            if rule is not None and (not kwargs or _takes(rule, args, kwargs)):
+                out = rule(*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
             args, kwargs = (_map(x, lambda x: x.value(name)) for x in (args, kwargs))
         return func(*args, **kwargs)
 
@@ -158,6 +160,15 @@ def _map(x: Any, change: Callable[[Undrawn], Any]) -> Any:
     if kind is dict:
         return {key: _map(part, change) for key, part in x.items()}
     return x
+
+
+def _takes(rule: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Whether a rule knows these names of arguments; where it does not, the tensor is drawn."""
+    try:
+        signature(rule).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _refuse_writing(func: Any, name: str, args: Any, kwargs: Any) -> None:

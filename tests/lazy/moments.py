@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from pyro_dsvi.lazy import RULES, Diagonal, Law, Plan, noise, undrawn
+from pyro_dsvi.lazy import RULES, Diagonal, Factored, Kronecker, Law, Plan, noise, undrawn
 
 Layer = Callable[..., Tensor]  # weights to outputs [example, ...]
 
@@ -67,11 +67,27 @@ def expected(layer: Layer, laws: Sequence[Law]) -> tuple[Tensor, Tensor]:
     covariance = torch.zeros((), dtype=mean.dtype)
     jacobians: Any = jacobian(layer, locs)
     for law, slope in zip(laws, jacobians, strict=True):
-        assert isinstance(law, Diagonal)
         j = slope.reshape(mean.numel(), -1)
-        covariance = covariance + (j * law.scale.detach().reshape(-1).square()) @ j.mT
+        covariance = covariance + j @ covariance_of(law) @ j.mT
     mean = mean.flatten(1)
     return mean, covariance.reshape(*mean.shape, *mean.shape)
+
+
+def covariance_of(law: Law) -> Tensor:
+    """Covariance between all elements of a weight, by the law's definition."""
+    if isinstance(law, Diagonal):
+        return law.scale.detach().square().flatten().diag()
+    if isinstance(law, Kronecker):
+        pairs = zip(
+            law.row_factor.reshape(-1, *law.row_factor.shape[-2:]),
+            law.column_factor.reshape(-1, *law.column_factor.shape[-2:]),
+            strict=True,
+        )
+        return torch.block_diag(*[torch.kron(u @ u.mT, v @ v.mT) for u, v in pairs])
+    assert isinstance(law, Factored)
+    rows = law.factor.reshape(-1, *law.factor.shape[-2:])
+    own = torch.zeros_like(law.loc) if law.diagonal is None else law.diagonal
+    return torch.block_diag(*rows @ rows.mT) + own.flatten().diag()
 
 
 def assert_exact(
@@ -81,7 +97,6 @@ def assert_exact(
     plan: Plan,
     *,
     apart: bool = True,
-    truth: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """Each example's outputs have the law that drawn weights give them, and share no noise.
 
@@ -91,9 +106,8 @@ def assert_exact(
         laws: of the weights.
         plan: the plan.
         apart: whether examples are to share no noise at all.
-        truth: mean and covariance, where the laws' are not diagonal.
     """
-    mean, covariance = truth or expected(layer, laws)
+    mean, covariance = expected(layer, laws)
     source = Noise(monkeypatch)
     made: list[Any] = []
 

@@ -27,6 +27,7 @@ class Elementwise(Moments):
     mean: Any
     variance: Any
     copies: tuple[int, ...]
+    unit: int = 1
 
     def with_bias(self, bias: "Elementwise") -> "Elementwise":
         """Those of a pair: a weight, and a bias that is independent of it."""
@@ -61,7 +62,8 @@ class Diagonal(Law):
     def draw(self) -> Tensor:
         return self.loc + self.scale * noise.standard_normal(self.loc.shape, self.loc)
 
-    def moments(self, steps: Sequence[Step], place: Tensor, event: int) -> Moments:
+    def moments(self, steps: Sequence[Step], place: Tensor, operator: Operator | None) -> Moments:
+        event = 1 if operator is None else operator.event
         # Squared once for copies of the law that stand side by side.
         var = compact(self.scale).square().expand(self.scale.shape)
         lead = place.dim() - event

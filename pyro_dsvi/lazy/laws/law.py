@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_dsvi.lazy.layout import Layout
 from pyro_dsvi.lazy.operators.operator import Operator
 from pyro_dsvi.lazy.step import Step
 
@@ -16,10 +17,23 @@ class Moments(ABC):
     Attributes:
         mean: the mean, in the view's shape; equal copies along its left dimensions may be one.
         copies: sizes of the view's left dimensions, one where it repeats the same elements.
+        unit: how many elements of the random tensor, side by side, are of one piece: what is
+            known of the view holds as long as no other part of such a piece is given to outputs.
     """
 
     mean: Tensor
     copies: tuple[int, ...]
+    unit: int = 1
+
+    def centre(self, operator: Operator, a: Any, layout: Layout) -> Tensor:
+        """What the outputs vary about: their mean, and noise that all of an example share.
+
+        Args:
+            operator: the layer.
+            a: its input.
+            layout: what the outputs' dimensions run over.
+        """
+        return operator(a, self.mean)
 
     @abstractmethod
     def covariance(self, operator: Operator, a: Any, b: Any) -> Tensor:
@@ -50,6 +64,10 @@ class Law(ABC):
     loc: Tensor
     flips: bool = False
 
+    def for_one(self) -> "Law":
+        """The same law for one tensor of its own, of whose noise nothing has been given yet."""
+        return self
+
     @abstractmethod
     def draw(self) -> Tensor:
         """A draw, reparameterised."""
@@ -60,11 +78,13 @@ class Law(ABC):
         """The tensors that it is made of."""
 
     @abstractmethod
-    def moments(self, steps: Sequence[Step], place: Tensor, event: int) -> Moments | None:
+    def moments(
+        self, steps: Sequence[Step], place: Tensor, operator: Operator | None
+    ) -> Moments | None:
         """What is known of a view; None if outputs would not have a simple law.
 
         Args:
             steps: the way to the view.
             place: which elements it has.
-            event: how many of its dimensions, from the right, are one weight.
+            operator: the layer; None for a bias.
         """

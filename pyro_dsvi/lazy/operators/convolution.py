@@ -37,6 +37,10 @@ class Convolution(Operator):
     output_padding: tuple[int, ...] | None = None
 
     @property
+    def by_rows(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.output_padding is None
+
+    @property
     def event(self) -> int:
         return self.spatial + 2
 

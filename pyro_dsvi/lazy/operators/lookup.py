@@ -1,7 +1,7 @@
 """Embeddings: rows of a table, looked up by index."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn.functional import embedding
@@ -15,6 +15,7 @@ class Lookup(Operator):
     """Indices ``[*]`` to rows ``[*, o]`` of a table ``[index, o]``."""
 
     event = 2
+    by_rows: ClassVar[bool] = False  # a row's elements are outputs
 
     def __call__(self, a: Any, w: Tensor) -> Tensor:
         if isinstance(a, tuple):  # the covariance of two looked up rows: that of a row, or none

@@ -15,7 +15,13 @@ from pyro_dsvi.lazy.layout import Layout
 
 
 class Operator(ABC):
-    """A bilinear map; subclasses are frozen dataclasses, equal where the map is the same."""
+    """A bilinear map; subclasses are frozen dataclasses, equal where the map is the same.
+
+    Attributes:
+        by_rows: whether each output has a row of the weight, an element of its first dimension.
+    """
+
+    by_rows: bool
 
     @abstractmethod
     def __call__(self, a: Any, w: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ r"""The matrix product, to which linear layers, ``matmul``, ``einsum`` and other
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Product(Operator):
     """
 
     event = 2
+    by_rows: ClassVar[bool] = True
 
     def __call__(self, a: Tensor, w: Tensor) -> Tensor:
         while w.dim() > 2 and w.shape[0] == 1:

@@ -46,7 +46,7 @@ class Marginal(Way):
     def outputs(self, operator: Operator, a: Any, moments: Moments, layout: Layout) -> Tensor:
         self._served = operator, layout
         total = rest = moments.covariance(operator, a, a)
-        out, row = operator(a, moments.mean), []
+        out, row = moments.centre(operator, a, layout), []
         for input_, epsilon, theirs in zip(self._inputs, self._noise, self._rows, strict=True):
             shared = moments.covariance(operator, a, input_)
             for mine, other in zip(row, theirs[:-1], strict=True):

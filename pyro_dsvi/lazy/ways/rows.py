@@ -35,4 +35,6 @@ class Rows(Way):
         epsilon = epsilon.unflatten(-2, [a.shape[d] for d in many])
         back = [order.index(d) for d in range(a.dim())]
         epsilon = epsilon.permute(*back, -1)
-        return operator(a, moments.mean) + root(moments.covariance(operator, a, a)) * epsilon
+        return (
+            moments.centre(operator, a, layout) + root(moments.covariance(operator, a, a)) * epsilon
+        )
