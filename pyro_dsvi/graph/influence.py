@@ -228,6 +228,10 @@ class Influence(TorchFunctionMode):
                 self._changed_in_place(out, reach)
             else:
                 setattr(out, _MARK, (self._run, reach))
+        elif func is torch.broadcast_tensors:  # as distributions do; each remains what it was
+            tensors = args[0] if isinstance(args[0], (tuple, list)) else args
+            for before, after in zip(tensors, out, strict=True):
+                self.same(after, before)
         elif isinstance(out, (tuple, list)) and any(isinstance(x, Tensor) for x in out):
             self._mark(out, reach)
         elif reach:

@@ -62,7 +62,7 @@ SHARES_MEMORY = _functions(
     "numpy", "__array__", "from_numpy", "as_tensor", "asarray", "from_dlpack"
 )
 # Functions that need a second look, whatever they are given.
-MAY_LEAK = _functions(*_SHAPE_TELLS, *_SIZED, *_OTHERS) | SHARES_MEMORY
+MAY_LEAK = _functions(*_SHAPE_TELLS, *_SIZED, *_OTHERS, "broadcast_tensors") | SHARES_MEMORY
 
 
 def telling(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

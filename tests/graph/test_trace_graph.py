@@ -23,6 +23,7 @@ from pyro_dsvi.errors import InvalidArgument, UnknownNode
 from pyro_dsvi.graph import Graph, Kind, Role, trace_graph
 from pyro_dsvi.strategy import Everywhere
 from tests.scenarios import SCENARIOS
+from tests.test_pyro_programs import AUTOGUIDES, PROGRAMS, hierarchical_model
 
 
 @pytest.fixture(autouse=True)
@@ -263,10 +264,30 @@ def test_influence_step_by_step_is_influence(name):
     """All paths from node to node together are the relation that the surrogate uses."""
     scenario = SCENARIOS[name]
     set_up(scenario)
-    graph = trace_graph(scenario.model, scenario.guide)
+    every_path_is_influence(trace_graph(scenario.model, scenario.guide))
+
+
+def every_path_is_influence(graph: Graph) -> None:
     for site in names(graph, Kind.STOCHASTIC):
         reached = {c for c in graph.downstream(site) if graph[c].kind is Kind.COST}
         assert reached == set(graph.downstream_costs(site))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_in_ordinary_programs(program):
+    graph = trace_graph(*program())
+    every_path_is_influence(graph)
+    assert not any(name.startswith("leaf ") for name in graph.nodes)
+    used = {name.removesuffix(" (parameter)") for name in names(graph, Kind.INPUT)}
+    assert set(pyro.get_param_store()) <= used
+
+
+@pytest.mark.parametrize("name", AUTOGUIDES)
+@pytest.mark.parametrize("analytic_kl", [False, True])
+def test_in_automatic_guides(name, analytic_kl):
+    guide = AUTOGUIDES[name](hierarchical_model)
+    objective = dsvi.MixedELBO(analytic_kl=analytic_kl)
+    every_path_is_influence(trace_graph(hierarchical_model, guide, objective=objective))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -349,7 +370,7 @@ def hierarchical(y):
     pyro.factor("bonus", -mu.square())
 
 
-AUTOGUIDES = {
+POINT_MASSES = {
     "AutoNormal": {"mu_unconstrained"},
     "AutoDiagonalNormal": {"_AutoDiagonalNormal_latent"},
     "AutoMultivariateNormal": {"_AutoMultivariateNormal_latent"},
@@ -357,19 +378,19 @@ AUTOGUIDES = {
 }
 
 
-@pytest.mark.parametrize("kind", AUTOGUIDES)
+@pytest.mark.parametrize("kind", POINT_MASSES)
 def test_autoguides(kind):
     """A point mass is computed, not drawn: what was drawn is the value behind it."""
     guide = getattr(autoguide, kind)(hierarchical)
     graph = trace_graph(hierarchical, guide, torch.randn(3, 4))
     assert graph["mu"].kind is Kind.DETERMINISTIC
-    assert set(graph.deps("mu")) == AUTOGUIDES[kind]
+    assert set(graph.deps("mu")) == POINT_MASSES[kind]
     assert graph.upstream("log p(theta)") != graph.deps("log p(theta)") or kind == "AutoDelta"
     assert {"mu", "tau", "theta"} <= set(graph.upstream("log p(theta)"))
     assert graph["ratio"].kind is Kind.DETERMINISTIC
     assert graph.downstream("ratio") == ()
     assert {"mu", "tau"} <= set(graph.upstream("ratio"))
-    assert set(graph.deps("bonus")) == AUTOGUIDES[kind]
+    assert set(graph.deps("bonus")) == POINT_MASSES[kind]
     assert graph["log p(y)"].plates == ("groups", "members")
     assert graph["theta"].plates == ("groups",)
 
@@ -489,6 +510,20 @@ def test_what_a_distribution_computes_for_itself_makes_no_second_way():
     graph = trace_graph(model, guide)
     into = {v for v, w in graph.edges if w == "log p(x)"}
     assert into == {"x", "p(x).covariance_matrix"}
+
+
+def test_arguments_that_are_broadcast_together_stay_apart():
+    def model():
+        scale = 1.0 + pyro.sample("b", dist.Bernoulli(0.5))
+        law = dist.Normal(0.3, scale)
+        pyro.sample("x", law, obs=torch.tensor(0.1))
+        pyro.sample("y", dist.Normal(law.mean, 1.0), obs=torch.tensor(0.1))
+
+    def guide():
+        pyro.sample("b", dist.Bernoulli(logits=param("eta", torch.tensor(0.1))))
+
+    costs = set(trace_graph(model, guide).downstream_costs("b"))
+    assert costs == {"log q(b)", "log p(b)", "log p(x)"}
 
 
 def test_a_part_of_a_draw_is_the_draw():

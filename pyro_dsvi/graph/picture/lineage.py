@@ -66,16 +66,6 @@ class Lineage(Influence):
     def of(self, x: Any) -> int:
         return super().of(x) & ~self._begun
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is not torch.broadcast_tensors:
-            return super().__torch_function__(func, types, args, kwargs)
-        # A distribution broadcasts its arguments together, and each is still itself.
-        behind = [self.of(x) for x in _flat(args)]
-        out = super().__torch_function__(func, types, args, kwargs)
-        for x, reach in zip(out, behind, strict=True):
-            self._mark([x], reach)
-        return out
-
     def add_draw(self, msg: Any, kind: Kind, parents: int) -> None:
         """A latent of the guide, drawn or, if it is a point mass, computed."""
         name = self._add(msg["name"], kind, Role.GUIDE, self.plates_of(msg), parents)
@@ -252,10 +242,6 @@ def inputs_of(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
             yield from inputs_of({f"{name}[{key!r}]": part for key, part in value.items()})
         elif isinstance(value, (tuple, list)):
             yield from inputs_of({f"{name}[{i}]": part for i, part in enumerate(value)})
-
-
-def _flat(tensors: Sequence[Any]) -> list[Tensor]:
-    return [x for part in tensors for x in (part if isinstance(part, (tuple, list)) else [part])]
 
 
 def _varies(tensor: Tensor, dim: int | None, right: int) -> bool:
