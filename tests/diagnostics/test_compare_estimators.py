@@ -13,6 +13,9 @@ import torch
 import pyro_dsvi as dsvi
 from pyro_dsvi.diagnostics import Draws, Enumeration, Gradient, Seconds, Verdict
 from pyro_dsvi.diagnostics import compare_estimators as compare_by
+from pyro_dsvi.diagnostics.parameters_by_site import parameters_by_site
+from pyro_dsvi.diagnostics.prepared import meet_parameters
+from pyro_dsvi.diagnostics.programs import Programs
 from pyro_dsvi.diagnostics.tally import Tally, fitted_rate, interval
 from pyro_dsvi.diagnostics.undisturbed import random_state, same_random_state
 from pyro_dsvi.errors import InvalidArgument
@@ -73,6 +76,9 @@ def test_a_sampled_variance_has_the_exact_one_in_its_interval():
     assert found.total.verdict is Verdict.NO_BIAS_SEEN
     assert found.total.rate == pytest.approx(-0.5, abs=0.15)
     assert found.total.errors[0][0] == 8
+    signal = 0.25 * abs(float((1 - 2 * f64([0.6, 0.51, 0.48])).sum()))
+    expected = signal / math.sqrt(variance_of_leave_one_out(8))
+    assert found.total.signal_to_noise == pytest.approx(expected, rel=0.1)
 
 
 def variance_of_leave_one_out(K: int) -> float:
@@ -158,6 +164,18 @@ def test_variance_by_site_counts_a_sites_own_parameters():
     assert sum(by_site.values()) == pytest.approx(found.total.variance.value, rel=1e-12)
 
 
+def test_what_comes_through_a_draw_upstream_is_not_a_sites_own():
+    pyro.param("p", f64(0.3)), pyro.param("r", f64(0.1))
+
+    def guide():
+        a = pyro.sample("a", dist.Normal(pyro.param("p"), 1.0))
+        pyro.sample("b", dist.Normal(a + pyro.param("r"), 1.0))
+
+    programs = Programs(guide, guide)
+    meet_parameters(programs)
+    assert parameters_by_site(programs) == {"a": ("p",), "b": ("r",)}
+
+
 # -- references ----------------------------------------------------------------------------------
 
 
@@ -188,7 +206,7 @@ def test_the_default_estimators_where_nothing_can_be_enumerated():
         pyro.sample("z", dist.Gamma(f64(3.0), pyro.param("rate")))
 
     score = dsvi.ScoreFunctionELBO(LEAVE_ONE_OUT(), num_particles=4)
-    found = compare_by(model, guide, {"score": score}, budget=800)
+    found = compare_by(model, guide, {"score": score}, budget=256)
     assert "under its default estimators" in found["score"].certificate.reference
     assert found["score"].total.verdict is Verdict.NO_BIAS_SEEN
 

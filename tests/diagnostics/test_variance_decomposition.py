@@ -224,6 +224,26 @@ def test_sampled_parts_agree_with_the_exact_ones():
     assert all(math.isfinite(e) and e > 0 for e in errors)
 
 
+def test_the_draws_noise_is_taken_out_of_the_minibatches():
+    """Data that are all alike: minibatches differ by the noise of their draws alone."""
+
+    def model():
+        w = pyro.sample("w", dist.Normal(f64(0.0), 1.0))
+        with pyro.plate("data", 8, subsample_size=3):
+            pyro.sample("y", dist.Normal(w, 1.0), obs=f64([0.7] * 3))
+
+    _, guide = programs(None)
+    found = variance_decomposition(
+        model, guide, dsvi.PathwiseELBO(), num_minibatches=40, num_draws=4, num_elements=1
+    )
+    split = found["m"].variance
+    assert split.latent == pytest.approx((9 * SCALE) ** 2, rel=0.4)
+    assert abs(split.minibatch) < 0.15 * split.latent  # a quarter, if it were left in
+    assert abs(found["m"].terms["y"].minibatch) < 0.15 * split.latent
+    plate = found["m"].plates["data"]
+    assert abs(plate.variance.minibatch) < 0.15 * plate.variance.latent
+
+
 def test_a_bound_of_several_particles_is_no_sum_of_terms():
     found = variance_decomposition(*programs(2), dsvi.IWAE(3), num_minibatches=6, num_draws=4)
     assert found.total.terms == {}
@@ -241,6 +261,11 @@ def test_a_baselines_share_has_a_line_of_its_own():
     shares = sum(split.latent for split in found["m"].terms.values())
     assert "(no term)" in found["m"].terms
     assert shares == pytest.approx(found["m"].variance.latent, rel=1e-9)
+    plain = variance_decomposition(*programs(None), dsvi.ScoreFunctionELBO())
+    for name in ("m", "rho"):  # the data's shares are the same with and without
+        one, two = found[name].plates["data"], plain[name].plates["data"]
+        assert_split(one.variance, two.variance, 1e-8)
+        assert_split(one.covariance, two.covariance, 1e-8)
 
 
 # -- the report ----------------------------------------------------------------------------------

@@ -63,10 +63,13 @@ def test_what_is_wrong_is_named(fit, verdicts):
 def test_the_distance_is_kolmogorov_and_smirnovs():
     from scipy.stats import ks_2samp
 
-    p = np.random.default_rng(0).beta(2, 3, (80, 2)).round(2)
-    found = SimulatedCalibration(("a", "b"), p, 100, 0.01)
-    expected = [ks_2samp(column, 1 - column).statistic for column in p.T.round(2)]
+    p = np.random.default_rng(0).beta(2, 3, (80, 3)).round(2)
+    p[:, 2] = 0.5 + np.linspace(0.4, 0.01, 80).round(2) * np.sign(np.arange(80) - 39.5)
+    found = SimulatedCalibration(("a", "b", "c"), p, 100, 0.01)
+    columns = (100 * p.T).round()  # whole numbers, so that equals are equal
+    expected = [ks_2samp(column, 100 - column).statistic for column in columns]
     assert found.distance == pytest.approx(expected, abs=1e-9)
+    assert found.distance[2] > 0.45  # leans one way far out, and the other way near the middle
 
 
 def test_the_p_value_is_uniform_where_there_is_no_lean():
@@ -121,6 +124,19 @@ def test_a_point_mass_is_too_narrow():
     found = vsbc(model, fit, num_simulations=40, num_samples=20)
     assert set(np.unique(found.probabilities)) <= {0.0, 1.0}
     assert all("too narrow" in verdict for verdict in found.verdicts)
+
+
+def test_equals_count_a_half():
+    def model():
+        z = pyro.sample("z", dist.Bernoulli(f64(0.5)))
+        pyro.sample("x", dist.Normal(0 * z, 1.0), obs=f64(1.0))
+
+    def fit(model, data):
+        return lambda: pyro.sample("z", dist.Bernoulli(f64(0.5)))
+
+    found = vsbc(model, fit, num_simulations=60, num_samples=400)
+    assert np.abs(np.abs(found.probabilities - 0.5) - 0.25).max() < 0.06
+    assert found.verdicts == ("nothing seen",)
 
 
 def test_a_guide_that_does_not_broadcast():
