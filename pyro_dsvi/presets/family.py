@@ -112,7 +112,7 @@ class TailAdaptive(Objective):
     Every site of the guide has to be reparameterised.
 
     Args:
-        num_particles: K, at least 2.
+        num_particles: K.
         beta: power of the tail probability.
         options: as for :class:`Objective`, but for ``frozen``.
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pyro_dsvi import bounds
-from pyro_dsvi.errors import InvalidArgument, NotCompiledWarning
+from pyro_dsvi.errors import InvalidArgument
 from pyro_dsvi.graph.nodes import PARTICLES
 from pyro_dsvi.graph.surrogate import Assembled
 from pyro_dsvi.objective import Objective, Program
@@ -42,8 +42,9 @@ class RWS(Objective):
             sleep-phi alone.
         num_dreams: dreams in a step, each of one minibatch.
         dream: gives the guide's positional arguments as a tuple, from a mapping with the dreamt
-            data and the minibatches' indices by site, and the programs' own arguments.
-        options: as for :class:`Objective`.  A step with a sleep phase is not compiled.
+            data and the minibatches' indices by site, and the programs' own arguments.  Looking for
+            a minibatch's rows keeps a step from being compiled, which this spares.
+        options: as for :class:`Objective`.
 
     Raises:
         InvalidArgument: if an argument cannot work.
@@ -101,12 +102,3 @@ class RWS(Objective):
                 term = dreamer.log_q() * (self.sleep / self.num_dreams)
                 assembled.surrogate = assembled.surrogate + term
         return assembled, executions
-
-    def _replay(self, model, guide, args, kwargs):
-        if self.sleep and self.compilation is not None:
-            self._say_once(
-                NotCompiledWarning,
-                "RWS: a step with a sleep phase is not compiled; pass sleep=0 for one that is",
-            )
-            return None
-        return super()._replay(model, guide, args, kwargs)

@@ -15,7 +15,7 @@ FAMILY = {
     "TVO, covariance": lambda **o: dsvi.Objective(
         bounds.Apart(TVO, bounds.Covariance(TVO)), num_particles=4, **o
     ),
-    "RWS": lambda **o: dsvi.RWS(4, **o),
+    "RWS, half asleep": lambda **o: dsvi.RWS(4, sleep=0.5, **o),
     "tail-adaptive": lambda **o: dsvi.TailAdaptive(4, **o),
 }
 

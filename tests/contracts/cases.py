@@ -1,6 +1,7 @@
 """The one list of cases: bound x baseline x densities x particles x program.
 
-A new bound is one entry in ``BOUNDS`` (with its value written by hand), a new baseline one in
+A new bound is one entry in ``BOUNDS`` (with its value written by hand; one whose guide follows
+something else in ``test_bound_family.FAMILY``), a new baseline one in
 ``BASELINES``, a new estimator one in ``ESTIMATORS``; each then meets every particle mode, live and
 frozen, on the small programs of ``tests/scenarios.py``.
 """
