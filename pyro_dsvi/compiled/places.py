@@ -34,6 +34,7 @@ def caller_of_torch() -> tuple[str, str]:
 _MACHINERY = (
     "pyro_dsvi.compiled",
     "pyro_dsvi.graph.influence",
+    "pyro_dsvi.handlers.tied_batches",
     "torch.utils",
     "torch.overrides",
     "torch._",

@@ -9,18 +9,21 @@ where the bound is a sum: the mean of a sum knows nothing of the dependence of i
 import copy
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 
-from pyro_dsvi.errors import IncompatibleSite
+from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
 from pyro_dsvi.estimators import Pathwise
 from pyro_dsvi.estimators.law import is_point_mass
 from pyro_dsvi.graph.nodes import PARTICLES
+from pyro_dsvi.handlers.asking import joint_bound
 from pyro_dsvi.handlers.gaussian_laws import gaussian_law
-from pyro_dsvi.lazy import RULES, Plan, Undrawn, undrawn
+from pyro_dsvi.handlers.tied_batches import WatchBatches
+from pyro_dsvi.lazy import RULES, Plan, Root, Undrawn, undrawn
 from pyro_dsvi.passes.record import running
 from pyro_dsvi.passes.sample import Sample
 
@@ -42,6 +45,7 @@ class UndrawnSites(Messenger):
         super().__init__()
         self.plan = plan
         self.select = select
+        self._roots: WeakValueDictionary[str, Root] = WeakValueDictionary()
 
     # A wrapped guide enters its handler inside the plate of particles, and inside what gives
     # sites their values and masks.  Those come first: the handler stands as far out as messages
@@ -54,9 +58,12 @@ class UndrawnSites(Messenger):
         while place and not isinstance(_PYRO_STACK[place - 1], (BlockMessenger, UndrawnSites)):
             place -= 1
         _PYRO_STACK.insert(place, self)
+        self._watch = WatchBatches(self.plan.title, self._roots)
+        self._watch.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._watch.__exit__(*error)
         if self in _PYRO_STACK:
             _PYRO_STACK.remove(self)
 
@@ -71,7 +78,8 @@ class UndrawnSites(Messenger):
             if law is None:
                 return
             self._check(msg, record)
-            msg["value"] = undrawn(msg["name"], law, self.plan, RULES)
+            value = msg["value"] = undrawn(msg["name"], law, self.plan, RULES)
+            self._roots[msg["name"]] = value.root
             msg["done"] = True
         if record is None and type(msg["value"]) is Undrawn and not is_point_mass(msg["fn"]):
             msg["fn"] = _at_undrawn(msg["fn"])
@@ -86,11 +94,12 @@ class UndrawnSites(Messenger):
     def _check(self, msg: Any, record: Sample | None) -> None:
         """Refuse what would be biased."""
         where = f"site {msg['name']!r}: {self.plan.title}"
-        if record is not None and not record.additive:
+        joint = joint_bound() if record is None else None
+        if joint is not None or (record is not None and not record.additive):
             raise IncompatibleSite(
-                f"{where} needs an additive bound, since an example's noise is its own, and a log "
-                "weight of several samples has one weight for all examples; use "
-                "dsvi.bounds.Evidence(), or leave the site out by select=..."
+                f"{where} needs an additive bound, and {joint or 'this one'} is not: an example's "
+                "noise is its own, and a log weight of several samples has one weight for all "
+                "examples; use dsvi.bounds.Evidence(), or leave the site out by select=..."
             )
         if record is not None and record.frozen:
             raise IncompatibleSite(
@@ -118,6 +127,11 @@ def wrapped(handler: UndrawnSites, programs: tuple[Callable[..., Any], ...]) -> 
         handler: the handler.
         programs: none, a guide, or a model and a guide.
     """
+    if len(programs) > 2 or not all(map(callable, programs)):
+        raise InvalidArgument(
+            f"{handler.plan.title}: expected nothing, a guide, or a model and a guide, got "
+            f"{len(programs)} arguments: {programs!r}"
+        )
     if not programs:
         return handler
     inside = tuple(handler(program) for program in programs)
