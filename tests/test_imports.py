@@ -22,7 +22,7 @@ LAYERS = (
     ("errors", "bounds", "baselines"),
     ("optim", "graph", "estimators"),
     ("passes", "strategy"),
-    ("objective", "compiled"),
+    ("objective", "chunked", "compiled"),
     ("presets", "handlers", "distributions", "guides", "nn"),
     ("predict", "diagnostics", "export", "fit"),
     ("demo",),

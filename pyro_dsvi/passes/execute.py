@@ -66,6 +66,7 @@ class Executor:
         follow_all: whether to follow every latent, or only those whose draw must answer.
         plates: dimensions that plates take up, that of the particles among them, where sites take
             their whole support to the left of these; None where none has asked for it.
+        chunked: whether the step holds a chunk of its particles at a time.
     """
 
     model: Callable[..., Any]
@@ -79,18 +80,23 @@ class Executor:
     follow: bool = True
     follow_all: bool = False
     plates: int | None = None
+    chunked: bool = False
 
     def __post_init__(self) -> None:
         self._bits: dict[str, int] = {}
         self._subsamples: dict[str, Any] = {}
 
-    def side_by_side(self, num_particles: int, nesting: int) -> Execution:
-        """All particles in one run, in a plate to the left of ``nesting`` plate dimensions."""
-        return self._execute(num_particles, nesting, 0, num_particles)
+    def side_by_side(self, particles: range, num_particles: int, nesting: int) -> Execution:
+        """Particles in one run, in a plate to the left of ``nesting`` plate dimensions."""
+        return self._execute(len(particles), nesting, particles.start, num_particles)
 
     def one(self, particle: int = 0, num_particles: int = 1) -> Execution:
         """One particle of several; the next one sees the same minibatch."""
         return self._execute(1, None, particle, num_particles)
+
+    def draw_minibatches_anew(self) -> None:
+        """Forget which minibatches the particles have shared so far."""
+        self._subsamples.clear()
 
     def answer(self, execution: Execution) -> None:
         """Run the programs again at the values that the estimators of a run ask about."""
@@ -148,6 +154,7 @@ class Executor:
             num_particles=num_particles,
             additive=self.additive,
             frozen=self.frozen,
+            chunked=self.chunked,
         )
         return self._play(
             guide, influence, rows, nesting, additive=self.additive, frozen=self.frozen

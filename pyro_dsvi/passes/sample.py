@@ -29,6 +29,7 @@ class Sample(Record):
         num_particles: how many particles the step has, in this run or in several.
         additive: whether the bound is additive.
         frozen: whether the guide's densities are frozen.
+        chunked: whether the step holds a chunk of its particles at a time.
 
     Attributes:
         choices: estimator of each latent, in order.
@@ -46,8 +47,10 @@ class Sample(Record):
         num_particles: int = 1,
         additive: bool = True,
         frozen: bool = False,
+        chunked: bool = False,
     ) -> None:
         super().__init__(influence)
+        self.chunked = chunked
         self.particle = particle
         self.num_particles = num_particles
         self.additive = additive
