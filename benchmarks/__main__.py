@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import credit, discrete, growth, pathwise, quality, speed, variance
+from benchmarks import chunks, credit, discrete, growth, pathwise, quality, speed, variance
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     speed.NAME: speed.run,
     growth.NAME: growth.run,
     quality.NAME: quality.run,
+    chunks.NAME: chunks.run,
     credit.NAME: credit.run,
     discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,

@@ -132,7 +132,8 @@ class Whole:
         like = next(part[number] for part in self._parts if number in part)
         none = like.new_zeros((1,) * like.dim())
         parts = [part.get(number, none) for part in self._parts]
-        shape = torch.broadcast_shapes(*(part.shape[1:] for part in parts))
+        shapes = {part.shape[1:] for part in parts}
+        shape = shapes.pop() if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
         return torch.cat(
             [part.expand(n, *shape) for part, n in zip(parts, self._sizes, strict=True)]
         )
