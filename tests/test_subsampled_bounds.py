@@ -40,7 +40,7 @@ def rows(index):
     return pyro.plate("rows", N, subsample=index)
 
 
-# -- programs: (model, guide) of a minibatch, or of all for None -------------------------------------
+# -- programs: (model, guide) of a minibatch, or of all for None ----------------------------------
 
 
 def local(index):
