@@ -7,6 +7,7 @@ across a sampled site.  Any bound goes with any estimator at any site.
 from pyro_dsvi import baselines, bounds, diagnostics, errors, estimators, handlers, optim
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.compiled import Compilation, CompiledSVI
+from pyro_dsvi.diagnostics import log_evidence
 from pyro_dsvi.errors import DSVIError, DSVIWarning
 from pyro_dsvi.estimators import (
     ARM,
@@ -78,5 +79,6 @@ __all__ = [
     "errors",
     "estimators",
     "handlers",
+    "log_evidence",
     "optim",
 ]

@@ -10,7 +10,7 @@ An additive bound is a plain mean over particles: there is one round, unless par
 another's baseline, for which their credits are found first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from pyro_dsvi.bounds import Bound
 from pyro_dsvi.compiled.outcome import Outcome, without_hooks
 from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.layout import Layout
+from pyro_dsvi.graph.nodes import Run
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
 from pyro_dsvi.graph.whole import Around, Changed, Whole
 from pyro_dsvi.passes.chunks import Chunks
@@ -105,6 +106,12 @@ class ChunkedStep:
         whole.learn()
         leaves, gradients = gradient.leaves, gradient.gradients
         return Outcome(-value.detach(), leaves, gradients), whole.bundles
+
+    def weigh(self) -> Iterator[tuple[int, list[Bundle], Tensor | None, list[Run]]]:
+        """Of each chunk how many particles it has, its log weights, its other terms, its runs."""
+        for part, begin in Chunks(self.num_particles, self.size).once():
+            runs = [execution.run for execution in self.execute(part, begin)]
+            yield len(part), *bundles(runs, Layout.of(runs)), runs
 
     def _first(self, chunks: Chunks, credited: bool) -> Whole:
         """All chunks, for what of them has to be known beforehand."""

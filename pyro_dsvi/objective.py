@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -290,14 +290,24 @@ class Objective(ELBO, torch.nn.Module):
         self._remark(bundles, step.last)
         return value
 
+    def weigh(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Iterator[tuple[int, list[Bundle], Tensor | None, list[Run]]]:
+        """The particles' log weights, chunk by chunk, grouped as the bound groups them.
+
+        Yields:
+            How many particles there are in the chunk; the terms that stand under one bound; the
+            sum of the terms that no latent reaches, in nats; and the runs themselves.
+        """
+        return self._chunked(model, guide, args, kwargs, learning=False).weigh()
+
     def _chunked(self, model, guide, args, kwargs, learning: bool) -> ChunkedStep:
-        assert self.chunk is not None  # as asked for
         nesting = self._nesting(model, guide, args, kwargs)
         executor = self._executor(model, guide, args, kwargs, learning)
         return ChunkedStep(
             self.bound,
             self.num_particles,
-            self.chunk,
+            self.chunk or self.num_particles,
             executor,
             lambda part, begin: self._execute(executor, nesting, part, begin),
             lambda executions, around: self._assemble(executor, executions, True, around),
