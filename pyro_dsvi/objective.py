@@ -26,6 +26,7 @@ from pyro_dsvi.estimators.law import innermost
 from pyro_dsvi.graph.bundle import Bundle
 from pyro_dsvi.graph.gains import open_gates
 from pyro_dsvi.graph.layout import Layout
+from pyro_dsvi.graph.nested import NestedAssembler
 from pyro_dsvi.graph.nodes import Run
 from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.graph.remarks import remarks
@@ -36,6 +37,7 @@ from pyro_dsvi.passes.enumeration import PlatesUnknown
 from pyro_dsvi.passes.execute import Execution, Executor
 from pyro_dsvi.passes.mixing import refuse_mixing
 from pyro_dsvi.passes.particles import Particles
+from pyro_dsvi.passes.probe import nesting_of
 from pyro_dsvi.strategy import Choice, Default, Everywhere, Strategy, per_site, table
 
 Program = Callable[..., Any]
@@ -52,6 +54,13 @@ class Objective(ELBO, torch.nn.Module):
     Args:
         bound: the bound.
         num_particles: draws of the guide in a step.
+        local_particles: K particles of each latent inside a plate for every draw of the latents
+            outside of all plates, of which there are then ``num_particles``: the mean over these of
+            their ELBO, in which each plate element has its K-sample bound.  It stays a bound, and
+            one that minibatches estimate without bias, whatever lies outside the plate; what is
+            computed inside plates costs ``num_particles * local_particles`` evaluations, and what
+            is outside too, since the programs are run for all side by side (or in a loop).  None:
+            all latents have ``num_particles`` draws, under one joint bound.
         chunk: particles held in memory at once; None: all.  The gradient stays that of the whole
             bound, for the same draws the same, at the price of a second run of the programs.  It
             is taken chunk by chunk in ``differentiable_loss`` too, whose ``backward`` hands on
@@ -98,6 +107,7 @@ class Objective(ELBO, torch.nn.Module):
         bound: Bound,
         *,
         num_particles: int = 1,
+        local_particles: int | None = None,
         chunk: int | None = None,
         vectorize_particles: bool | None = None,
         max_plate_nesting: float = math.inf,
@@ -110,15 +120,22 @@ class Objective(ELBO, torch.nn.Module):
         torch.nn.Module.__init__(self)
         self._check_arguments(bound, num_particles, frozen, analytic_kl, compiled)
         self._check_chunk(chunk, compiled)
+        self._check_local(local_particles, bound, chunk)
         ELBO.__init__(self, num_particles=num_particles)
         self.bound = bound
         self.chunk = None if chunk is None or chunk >= num_particles else int(chunk)
+        self.local_particles = local_particles
+        self.rows = num_particles * (local_particles or 1)
         self.vectorize_particles = vectorize_particles
         self.max_plate_nesting = max_plate_nesting
         self.frozen = frozen
         self.analytic_kl = analytic_kl
         self.strategy = Strategy(
-            default, dict(estimators or {}), num_particles, frozen, bound.additive
+            default,
+            dict(estimators or {}),
+            max(num_particles, local_particles or 1),
+            frozen,
+            bound.additive,
         )
         self.compilation = Compilation() if compiled is True else compiled or None
         self.baselines = Keeper()
@@ -174,6 +191,27 @@ class Objective(ELBO, torch.nn.Module):
             raise InvalidArgument(
                 f"{name}: chunk={chunk} with compiled={compiled!r}: a recorded step holds all "
                 "particles at once; leave one of the two out"
+            )
+
+    def _check_local(self, local_particles, bound, chunk) -> None:
+        name = type(self).__name__
+        if local_particles is None:
+            return
+        whole = isinstance(local_particles, Integral) and not isinstance(local_particles, bool)
+        if not whole or local_particles < bound.min_particles:
+            raise InvalidArgument(
+                f"{name}: local_particles must be None or a whole number of at least "
+                f"{bound.min_particles}, got {local_particles!r}"
+            )
+        if bound.additive:
+            raise InvalidArgument(
+                f"{name}: local_particles with {type(bound).__name__}, which is a plain mean, "
+                "inside another mean; use num_particles, or e.g. dsvi.bounds.IWAE()"
+            )
+        if chunk is not None:
+            raise InvalidArgument(
+                f"{name}: local_particles with chunk={chunk}: nested particles are held all at "
+                "once; leave one of the two out"
             )
 
     # -- the interface of pyro.infer.ELBO ------------------------------------------------------
@@ -245,11 +283,14 @@ class Objective(ELBO, torch.nn.Module):
         """
         executor = self._executor(model, guide, args, kwargs, learning=False)
         nesting = self._nesting(model, guide, args, kwargs)
-        particles = range(self.chunk or self.num_particles)
+        particles = range(self.chunk or self.rows)
         executions = self._execute(executor, nesting, particles)
         choices = {n: c for execution in executions for n, c in execution.guide.choices.items()}
         densities = "frozen" if self.frozen else "live"
-        head = f"{self.bound!r}, particles: {self.num_particles}, guide's densities: {densities}"
+        particles = f"{self.num_particles}"
+        if self.local_particles is not None:
+            particles += f" with {self.local_particles} local ones each"
+        head = f"{self.bound!r}, particles: {particles}, guide's densities: {densities}"
         print(f"{head}\n{table(choices)}")
         return choices
 
@@ -266,7 +307,7 @@ class Objective(ELBO, torch.nn.Module):
         nesting = self._nesting(model, guide, args, kwargs)
         learning = learning and torch.is_grad_enabled()
         executor = self._executor(model, guide, args, kwargs, learning)
-        executions = self._execute(executor, nesting, range(self.num_particles))
+        executions = self._execute(executor, nesting, range(self.rows))
         self._follow = self._must_follow(executions)
         assembled = self._assemble(executor, executions, learning)
         if learning:
@@ -320,7 +361,7 @@ class Objective(ELBO, torch.nn.Module):
 
     def _executor(self, model, guide, args, kwargs, learning: bool) -> Executor:
         joint = not self.bound.additive
-        follow = (joint or learning) and self._follow
+        follow = (joint or learning) and (self._follow or self.local_particles is not None)
         return Executor(
             model,
             guide,
@@ -334,6 +375,7 @@ class Objective(ELBO, torch.nn.Module):
             follow_all=joint or self.analytic_kl,
             plates=self._plates,
             chunked=self.chunk is not None,
+            local_particles=self.local_particles,
         )
 
     def _execute(
@@ -365,8 +407,8 @@ class Objective(ELBO, torch.nn.Module):
         """Run some of the particles; none if the plates have to be counted before."""
         try:
             if nesting is None:
-                return [executor.one(k, self.num_particles) for k in particles]
-            return [executor.side_by_side(particles, self.num_particles, nesting)]
+                return [executor.one(k, self.rows) for k in particles]
+            return [executor.side_by_side(particles, self.rows, nesting)]
         except PlatesUnknown:
             return []
 
@@ -382,14 +424,18 @@ class Objective(ELBO, torch.nn.Module):
             for execution in executions:
                 executor.answer(execution)
         runs = [execution.run for execution in executions]
-        assembler = Assembler(self.bound, runs, executor.args, executor.kwargs, around)
+        bound, given = self.bound, (executor.args, executor.kwargs, around)
+        assembler = Assembler(bound, runs, *given)
+        if self.local_particles is not None:
+            assembler = NestedAssembler(bound, runs, *given, self.local_particles)
+            bound = assembler.inner
         if not learning:
             return assembler.evaluate()
         assembled = assembler.assemble()
         gates = [execution.gates for execution in executions]
         if any(gates):
             rows, layout = assembler.rows(), assembler.layout
-            open_gates(self.bound, assembled.bundles, rows, gates, layout)
+            open_gates(bound, assembled.bundles, rows, gates, layout)
         return assembled
 
     def _must_follow(self, executions: list[Execution]) -> bool:
@@ -399,7 +445,7 @@ class Objective(ELBO, torch.nn.Module):
         return _scored([execution.run for execution in executions])
 
     def _remark(self, bundles: Sequence[Bundle], executions: list[Execution]) -> None:
-        if self.num_particles > 1:
+        if self.rows > 1:
             runs = [execution.run for execution in executions]
             for remark in remarks(self.bound, bundles, runs, Layout.of(runs)):
                 self._say_once(*remark)
@@ -408,6 +454,8 @@ class Objective(ELBO, torch.nn.Module):
         """Plate dimensions if particles go side by side, None if they go one by one."""
         know(args, kwargs, budget=2000)
         if self._known is None or self._known[0] != model or self._known[1] != guide:
+            if self.local_particles is not None:
+                nesting_of(model, guide, args, kwargs)  # so that parameters are known from draws
             nesting = self._particles().nesting(model, guide, args, kwargs, self._say_once)
             self._plates = None
             self._choices.clear()
@@ -417,9 +465,11 @@ class Objective(ELBO, torch.nn.Module):
         return self._known[2]
 
     def _particles(self) -> Particles:
-        return Particles(self.num_particles, self.vectorize_particles, self.max_plate_nesting)
+        return Particles(self.rows, self.vectorize_particles, self.max_plate_nesting)
 
-    def _choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
+    def _choose(
+        self, name: str, q: Any, infer: Mapping[str, Any], local: bool | None = None
+    ) -> Choice:
         given = infer.get("estimator")
         kind = (type(innermost(q)), getattr(q, "has_rsample", False))
         marks = infer.get("frozen"), infer.get("enumerate"), infer.get("num_samples")
@@ -427,7 +477,10 @@ class Objective(ELBO, torch.nn.Module):
         known = self._choices.get(name)
         if known is not None and known[0] == key:
             return known[1]
-        choice = self.strategy.choose(name, q, infer)
+        particles = self.local_particles if local else self.num_particles
+        choice = self.strategy.choose(name, q, infer, particles)
+        if local is not None:
+            _refuse_asking(name, choice.estimator)
         if self.chunk is not None:
             _refuse_learning(name, choice.estimator)
         if infer.get("enumerate") and not choice.estimator.enumerates:
@@ -486,6 +539,20 @@ def _refuse_learning(site: str, estimator: Estimator) -> None:
         "which chunk= holds some at a time; use dsvi.baselines.LeaveOneOut() or MovingAverage(), "
         "or leave chunk out"
     )
+
+
+def _refuse_asking(site: str, estimator: Estimator) -> None:
+    """Refuse what asks for the credit at other values, of which nested particles know nothing.
+
+    Raises:
+        IncompatibleSite: if the estimator asks.
+    """
+    if estimator.asks:
+        raise IncompatibleSite(
+            f"site {site!r}: {type(estimator).__name__} asks for the credit at other values, which "
+            "is not offered with local_particles; use dsvi.estimators.Pathwise() or "
+            "ScoreFunction() here"
+        )
 
 
 def _scored(runs: Sequence[Run]) -> bool:

@@ -171,7 +171,9 @@ def log_evidence(
 class _Drawing(Objective):
     """Draws from the guide as it is, whatever estimators its sites name."""
 
-    def _choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
+    def _choose(
+        self, name: str, q: Any, infer: Mapping[str, Any], local: bool | None = None
+    ) -> Choice:
         return _DRAWN
 
 

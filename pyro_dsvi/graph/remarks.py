@@ -9,7 +9,8 @@ bound if the elements stand under the bound one by one, and the factor N/M outsi
 Where a bound that is no plain mean ties the elements together, it is another function of the
 minibatch than of the whole data.  With the factor outside of it (all terms lie inside the plate) it
 is a bound on log p(x) still, but not that of the whole data; with the factor inside, beside terms
-that have none, Jensen's inequality no longer says that it is a bound.
+that have none, Jensen's inequality no longer says that it is a bound.  docs/minibatches.md has the
+table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -80,7 +81,8 @@ def _no_bound(name: str, plate: str) -> str:
     return (
         f"{name}: plate {plate!r} is subsampled and merged, so its scale stands inside the "
         "logarithm and the estimate is no bound on the log evidence, nor an unbiased estimate of "
-        "the whole data's bound; use dsvi.bounds.Evidence() or the whole data"
+        "the whole data's bound; use dsvi.bounds.Evidence(), local_particles= if latents lie "
+        "inside the plate, or the whole data"
     )
 
 

@@ -82,7 +82,7 @@ class Assembler:
     def evaluate(self) -> Assembled:
         """The bound's value alone."""
         if self.bound.additive:
-            total = self._total()
+            total = self.total()
             return Assembled(total, total)
         groups, _, total = self._bounded()
         return Assembled(total, total, groups)
@@ -90,7 +90,11 @@ class Assembler:
     # -- bounds that are sums of costs -------------------------------------------------------
 
     def _additive(self) -> Assembled:
-        total = self._total()
+        total = self.total()
+        return Assembled(total, self.with_terms(total, self.additive_visits()))
+
+    def additive_visits(self) -> list[tuple[Estimator, Visit]]:
+        """What the sites are shown, each its own downstream costs."""
         visits, pieces = self._credited()
         for parts in shown_together(pieces.values()):
             run, latent, _ = parts[0]
@@ -103,7 +107,7 @@ class Assembler:
             )
             rivals = partial(self._rivals, latent.site, credit)
             visits.append(self.showing.visit(parts, credit, share, scale, rivals, others))
-        return Assembled(total, self._with_terms(total, visits))
+        return visits
 
     def credits(self) -> dict[str, Tensor]:
         """Each site's credit under an additive bound, where another particle may be its rival."""
@@ -131,7 +135,8 @@ class Assembler:
         pairs = zip(latents, credits, strict=True)
         return torch.stack([self._rivals(latent.site, credit) for latent, credit in pairs])
 
-    def _total(self) -> Tensor:
+    def total(self) -> Tensor:
+        """The mean over particles of the sum of their costs."""
         costs = [cost for run in self.runs for cost in run.costs]
         of_model = [cost.log_density for cost in costs if not cost.of_guide]
         of_guide = [cost.log_density for cost in costs if cost.of_guide]
@@ -153,7 +158,7 @@ class Assembler:
         surrogate, visits = total, []
         for group, value in zip(groups, values, strict=True):
             log_w = group.log_w.detach()
-            sites = [list(self._parts(site)) for site in sorted(group.latents)]
+            sites = [list(self.parts(site)) for site in sorted(group.latents)]
             for parts in shown_together(sites):
                 run, latent, _ = parts[0]
                 rows = _cat([rows for _, _, rows in parts])
@@ -173,9 +178,9 @@ class Assembler:
                 own = self.layout.arrange(latent.own, run.rows)
                 own = self.layout.sum_to(own, latent.plates, group.shared)
                 surrogate = surrogate + (slope[rows] * own).sum()
-        return Assembled(total, self._with_terms(surrogate, visits), groups)
+        return Assembled(total, self.with_terms(surrogate, visits), groups)
 
-    def _parts(self, site: str) -> Iterator[Part]:
+    def parts(self, site: str) -> Iterator[Part]:
         """The runs in which a latent has a score, each with the indices of its particles."""
         for run, rows in self.rows():
             latent = run.latents.get(site)
@@ -204,7 +209,8 @@ class Assembler:
 
     # -- both --------------------------------------------------------------------------------
 
-    def _with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
+    def with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
+        """What is differentiated as it is, and what the estimators add; baselines learn from it."""
         weights, scores, losses = [], [], []
         for estimator, visit in visits:
             weight, score, auxiliary = estimator.surrogate(visit)
