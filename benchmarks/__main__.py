@@ -7,7 +7,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import chunks, credit, discrete, growth, pathwise, quality, speed, variance
+from benchmarks import (
+    chunks,
+    credit,
+    discrete,
+    growth,
+    inequality,
+    pathwise,
+    quality,
+    speed,
+    variance,
+)
 from benchmarks.figure import draw
 from benchmarks.machine import machine
 from benchmarks.report import Report, Settings, save, text
@@ -15,6 +25,7 @@ from benchmarks.report import Report, Settings, save, text
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     speed.NAME: speed.run,
     growth.NAME: growth.run,
+    inequality.NAME: inequality.run,
     quality.NAME: quality.run,
     chunks.NAME: chunks.run,
     credit.NAME: credit.run,

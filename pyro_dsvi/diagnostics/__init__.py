@@ -2,12 +2,14 @@
 
 from pyro_dsvi.diagnostics.certificate import Certificate, Row, Verdict, compare
 from pyro_dsvi.diagnostics.check_unbiased import check_unbiased
+from pyro_dsvi.diagnostics.decomposition import BoundDecomposition, bound_decomposition
 from pyro_dsvi.diagnostics.enumeration import Enumeration
 from pyro_dsvi.diagnostics.gradient import Gradient
 from pyro_dsvi.diagnostics.log_evidence import LogEvidence, log_evidence
 from pyro_dsvi.diagnostics.second_estimator import SecondEstimator
 
 __all__ = [
+    "BoundDecomposition",
     "Certificate",
     "Enumeration",
     "Gradient",
@@ -15,6 +17,7 @@ __all__ = [
     "Row",
     "SecondEstimator",
     "Verdict",
+    "bound_decomposition",
     "check_unbiased",
     "compare",
     "log_evidence",

@@ -151,7 +151,7 @@ def log_evidence(
             f"log_evidence: num_particles must be a whole number of at least 2, "
             f"got {num_particles!r}"
         )
-    drawing = _Drawing(
+    drawing = Drawing(
         IWAE(), num_particles=num_particles, chunk=chunk, vectorize_particles=vectorize_particles
     )
     running, plates, constant, seen = _Running(), {}, 0.0, 0
@@ -168,7 +168,7 @@ def log_evidence(
     return LogEvidence(constant + total, math.sqrt(variance), groups, constant, num_particles)
 
 
-class _Drawing(Objective):
+class Drawing(Objective):
     """Draws from the guide as it is, whatever estimators its sites name."""
 
     def _choose(

@@ -57,6 +57,7 @@ class Cost:
         law: the distribution whose log density it is.
         drawn: the value at which it was taken.
         dims: numbers of the enumerated sites whose values its dimensions run over, by dimension.
+        closed: what closed form it is (``"-KL"``, ``"entropy"`` or ``"log prior"``), if it is one.
     """
 
     site: str
@@ -69,6 +70,7 @@ class Cost:
     law: Any
     drawn: Any
     dims: Mapping[int, int] = field(default_factory=dict)
+    closed: str | None = None
 
     @property
     def value(self) -> Tensor:
