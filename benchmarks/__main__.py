@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    chunks,
     credit,
     discrete,
     growth,
+    inequality,
     leave_one_out,
     local,
     pathwise,
@@ -27,7 +29,9 @@ from benchmarks.report import Report, Settings, save, text
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     speed.NAME: speed.run,
     growth.NAME: growth.run,
+    inequality.NAME: inequality.run,
     quality.NAME: quality.run,
+    chunks.NAME: chunks.run,
     credit.NAME: credit.run,
     discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,

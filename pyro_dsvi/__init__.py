@@ -22,6 +22,7 @@ from pyro_dsvi import (
 )
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.compiled import Compilation, CompiledSVI
+from pyro_dsvi.diagnostics import log_evidence
 from pyro_dsvi.errors import DSVIError, DSVIWarning
 from pyro_dsvi.estimators import (
     ARM,
@@ -113,6 +114,7 @@ __all__ = [
     "graph",
     "guides",
     "handlers",
+    "log_evidence",
     "loo",
     "models",
     "nn",

@@ -49,6 +49,10 @@ class NotABoundWarning(DSVIWarning):
     """The estimated quantity is not a lower bound on the log evidence."""
 
 
+class MinibatchBiasWarning(DSVIWarning):
+    """The estimate from minibatches has another expectation than the whole data's bound."""
+
+
 class LoopedParticlesWarning(DSVIWarning):
     """The program does not broadcast over particles, which are drawn in a loop instead."""
 

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -12,25 +12,32 @@ from torch import Tensor
 
 from pyro_dsvi.baselines import Keeper
 from pyro_dsvi.bounds import Bound
+from pyro_dsvi.chunked import ChunkedStep
 from pyro_dsvi.compiled import Compilation, CompiledGradients, Outcome
 from pyro_dsvi.errors import (
     BiasedEstimatorWarning,
     DSVIWarning,
+    IncompatibleSite,
     InvalidArgument,
     SiteMismatch,
 )
 from pyro_dsvi.estimators import Bias, Estimator
 from pyro_dsvi.estimators.law import innermost
+from pyro_dsvi.graph.bundle import Bundle
 from pyro_dsvi.graph.gains import open_gates
+from pyro_dsvi.graph.layout import Layout
+from pyro_dsvi.graph.nested import NestedAssembler
 from pyro_dsvi.graph.nodes import Run
 from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.graph.remarks import remarks
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
+from pyro_dsvi.graph.whole import Around
 from pyro_dsvi.passes.announce import announce
 from pyro_dsvi.passes.enumeration import PlatesUnknown
 from pyro_dsvi.passes.execute import Execution, Executor
 from pyro_dsvi.passes.mixing import refuse_mixing
 from pyro_dsvi.passes.particles import Particles
+from pyro_dsvi.passes.probe import nesting_of
 from pyro_dsvi.strategy import Choice, Default, Everywhere, Strategy, per_site, table
 
 Program = Callable[..., Any]
@@ -47,6 +54,18 @@ class Objective(ELBO, torch.nn.Module):
     Args:
         bound: the bound.
         num_particles: draws of the guide in a step.
+        local_particles: K particles of each latent inside a plate for every draw of the latents
+            outside of all plates, of which there are then ``num_particles``: the mean over these of
+            their ELBO, in which each plate element has its K-sample bound.  It stays a bound, and
+            one that minibatches estimate without bias, whatever lies outside the plate; what is
+            computed inside plates costs ``num_particles * local_particles`` evaluations, and what
+            is outside too, since the programs are run for all side by side (or in a loop).  None:
+            all latents have ``num_particles`` draws, under one joint bound.
+        chunk: particles held in memory at once; None: all.  The gradient stays that of the whole
+            bound, for the same draws the same, at the price of a second run of the programs.  It
+            is taken chunk by chunk in ``differentiable_loss`` too, whose ``backward`` hands on
+            what is known already.  Not with ``compiled``, nor with what learns from a loss of its
+            own beside the programs.
         vectorize_particles: whether the particles are run side by side in a plate of their own, to
             the left of all others, or in a loop.  None: side by side where one checked pass shows
             that the programs broadcast, else a loop, which is said once.
@@ -88,6 +107,8 @@ class Objective(ELBO, torch.nn.Module):
         bound: Bound,
         *,
         num_particles: int = 1,
+        local_particles: int | None = None,
+        chunk: int | None = None,
         vectorize_particles: bool | None = None,
         max_plate_nesting: float = math.inf,
         estimators: Mapping[str, Estimator] | None = None,
@@ -98,14 +119,25 @@ class Objective(ELBO, torch.nn.Module):
     ) -> None:
         torch.nn.Module.__init__(self)
         self._check_arguments(bound, num_particles, frozen, analytic_kl, compiled)
+        self._check_number(bound, num_particles, local_particles)
+        self._check_chunk(chunk, compiled)
+        self._check_local(local_particles, bound, chunk)
         ELBO.__init__(self, num_particles=num_particles)
         self.bound = bound
+        self.chunk = None if chunk is None or chunk >= num_particles else int(chunk)
+        self.local_particles = local_particles
+        self.rows = num_particles * (local_particles or 1)
         self.vectorize_particles = vectorize_particles
         self.max_plate_nesting = max_plate_nesting
         self.frozen = frozen
         self.analytic_kl = analytic_kl
         self.strategy = Strategy(
-            default, dict(estimators or {}), num_particles, frozen, bound.additive, bound.guide
+            default,
+            dict(estimators or {}),
+            max(num_particles, local_particles or 1),
+            frozen,
+            bound.additive,
+            bound.guide,
         )
         self.compilation = Compilation() if compiled is True else compiled or None
         self.baselines = Keeper()
@@ -134,11 +166,6 @@ class Objective(ELBO, torch.nn.Module):
                 f"{name}: num_particles must be a whole number of at least {fewest}, "
                 f"got {num_particles!r}"
             )
-        if bound.num_particles not in (None, num_particles):
-            raise InvalidArgument(
-                f"{name}: {bound!r} is made for {bound.num_particles} particles, got "
-                f"num_particles={num_particles}; pass num_particles={bound.num_particles}"
-            )
         if not isinstance(frozen, bool):
             raise InvalidArgument(
                 f"{name}: frozen must be True or False, got {frozen!r}; "
@@ -154,11 +181,64 @@ class Objective(ELBO, torch.nn.Module):
                 f"{name}: compiled must be True, False or a dsvi.Compilation, got {compiled!r}"
             )
 
+    def _check_number(self, bound, num_particles, local_particles) -> None:
+        """A bound may be made for one number of the particles that stand under it."""
+        local = local_particles is not None
+        given, word = (local_particles, "local_") if local else (num_particles, "num_")
+        if bound.num_particles not in (None, given):
+            raise InvalidArgument(
+                f"{type(self).__name__}: {bound!r} is made for {bound.num_particles} particles, "
+                f"got {word}particles={given}; pass {word}particles={bound.num_particles}"
+            )
+
+    def _check_chunk(self, chunk, compiled) -> None:
+        name = type(self).__name__
+        if chunk is None:
+            return
+        if not isinstance(chunk, Integral) or isinstance(chunk, bool) or chunk < 1:
+            raise InvalidArgument(
+                f"{name}: chunk must be None or a whole number of at least 1, got {chunk!r}"
+            )
+        if compiled:
+            raise InvalidArgument(
+                f"{name}: chunk={chunk} with compiled={compiled!r}: a recorded step holds all "
+                "particles at once; leave one of the two out"
+            )
+
+    def _check_local(self, local_particles, bound, chunk) -> None:
+        name = type(self).__name__
+        if local_particles is None:
+            return
+        whole = isinstance(local_particles, Integral) and not isinstance(local_particles, bool)
+        if not whole or local_particles < bound.min_particles:
+            raise InvalidArgument(
+                f"{name}: local_particles must be None or a whole number of at least "
+                f"{bound.min_particles}, got {local_particles!r}"
+            )
+        if bound.additive:
+            raise InvalidArgument(
+                f"{name}: local_particles with {type(bound).__name__}, which is a plain mean, "
+                "inside another mean; use num_particles, or e.g. dsvi.bounds.IWAE()"
+            )
+        if bound.guide is not bound:
+            raise InvalidArgument(
+                f"{name}: local_particles with {bound!r}, whose guide follows {bound.guide!r}: "
+                "inside a mean, model and guide have to climb one bound; use e.g. "
+                "dsvi.bounds.IWAE()"
+            )
+        if chunk is not None:
+            raise InvalidArgument(
+                f"{name}: local_particles with chunk={chunk}: nested particles are held all at "
+                "once; leave one of the two out"
+            )
+
     # -- the interface of pyro.infer.ELBO ------------------------------------------------------
 
     @torch.no_grad()
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Estimate of the negative bound, in nats; nothing is learnt from it."""
+        if self.chunk is not None:
+            return _negative(self._evaluate_in_chunks(model, guide, args, kwargs))
         assembled, _ = self._step(model, guide, args, kwargs, learning=False)
         return _negative(assembled.value)
 
@@ -191,10 +271,17 @@ class Objective(ELBO, torch.nn.Module):
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Assembled:
         """The bound's estimate and the surrogate that carries its gradient."""
+        if self.chunk is not None:
+            raise InvalidArgument(
+                f"{type(self).__name__}: chunk={self.chunk}: there is no surrogate of all "
+                "particles at once, which a recorded step needs; leave chunk out"
+            )
         return self._step(model, guide, args, kwargs)[0]
 
     def _replay(self, model, guide, args, kwargs) -> Outcome | None:
-        """The step by replay, or None where it has to be an ordinary one."""
+        """The step in chunks or by replay, or None where it has to be an ordinary one."""
+        if self.chunk is not None:
+            return self._step_in_chunks(model, guide, args, kwargs)
         if self.compilation is None:
             return None
         if self._compiled is None:
@@ -212,10 +299,16 @@ class Objective(ELBO, torch.nn.Module):
         Returns:
             The choice for each site, by name.
         """
-        _, executions = self._step(model, guide, args, kwargs, learning=False)
+        executor = self._executor(model, guide, args, kwargs, learning=False)
+        nesting = self._nesting(model, guide, args, kwargs)
+        particles = range(self.chunk or self.rows)
+        executions = self._execute(executor, nesting, particles)
         choices = {n: c for execution in executions for n, c in execution.guide.choices.items()}
         densities = "frozen" if self.frozen else "live"
-        head = f"{self.bound!r}, particles: {self.num_particles}, guide's densities: {densities}"
+        particles = f"{self.num_particles}"
+        if self.local_particles is not None:
+            particles += f" with {self.local_particles} local ones each"
+        head = f"{self.bound!r}, particles: {particles}, guide's densities: {densities}"
         print(f"{head}\n{table(choices)}")
         return choices
 
@@ -231,9 +324,63 @@ class Objective(ELBO, torch.nn.Module):
     ) -> tuple[Assembled, list[Execution]]:
         nesting = self._nesting(model, guide, args, kwargs)
         learning = learning and torch.is_grad_enabled()
+        executor = self._executor(model, guide, args, kwargs, learning)
+        executions = self._execute(executor, nesting, range(self.rows))
+        self._follow = self._must_follow(executions)
+        assembled = self._assemble(executor, executions, learning)
+        if learning:
+            announce(self.baselines)
+        self._remark(assembled.bundles, executions)
+        return assembled, executions
+
+    def _step_in_chunks(self, model, guide, args, kwargs) -> Outcome:
+        """A step of which a chunk of particles is held at a time."""
+        if not torch.is_grad_enabled():
+            return Outcome(-self._evaluate_in_chunks(model, guide, args, kwargs))
+        step = self._chunked(model, guide, args, kwargs, learning=True)
+        outcome, bundles = step.differentiate(not self._choices or self._has_rivals())
+        announce(self.baselines)
+        self._remark(bundles, step.last)
+        return outcome
+
+    def _evaluate_in_chunks(self, model, guide, args, kwargs) -> Tensor:
+        step = self._chunked(model, guide, args, kwargs, learning=False)
+        value, bundles = step.evaluate()
+        self._remark(bundles, step.last)
+        return value
+
+    def weigh(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Iterator[tuple[int, list[Bundle], Tensor | None, list[Run]]]:
+        """The particles' log weights, chunk by chunk, grouped as the bound groups them.
+
+        Yields:
+            How many particles there are in the chunk; the terms that stand under one bound; the
+            sum of the terms that no latent reaches, in nats; and the runs themselves.
+        """
+        return self._chunked(model, guide, args, kwargs, learning=False).weigh()
+
+    def _chunked(self, model, guide, args, kwargs, learning: bool) -> ChunkedStep:
+        nesting = self._nesting(model, guide, args, kwargs)
+        executor = self._executor(model, guide, args, kwargs, learning)
+        return ChunkedStep(
+            self.bound,
+            self.num_particles,
+            self.chunk or self.num_particles,
+            executor,
+            lambda part, begin: self._execute(executor, nesting, part, begin),
+            lambda executions, around: self._assemble(executor, executions, True, around),
+        )
+
+    def _has_rivals(self) -> bool:
+        """Whether particles are one another's baseline at some site."""
+        baselines = [choice.estimator.baseline for _, choice in self._choices.values()]
+        return any(b is not None and b.min_particles > 1 for b in baselines)
+
+    def _executor(self, model, guide, args, kwargs, learning: bool) -> Executor:
         joint = not self.bound.additive
-        follow = (joint or learning) and self._follow
-        executor = Executor(
+        follow = (joint or learning) and (self._follow or self.local_particles is not None)
+        return Executor(
             model,
             guide,
             args,
@@ -246,51 +393,88 @@ class Objective(ELBO, torch.nn.Module):
             follow=follow or self.analytic_kl or not self._names_checked,
             follow_all=joint or self.analytic_kl,
             plates=self._plates,
+            chunked=self.chunk is not None,
+            local_particles=self.local_particles,
         )
-        executions = self._execute(executor, nesting)
-        if joint and not executor.follow and not _alike(executions):
+
+    def _execute(
+        self,
+        executor: Executor,
+        nesting: int | None,
+        particles: range,
+        begin: Callable[[], None] = lambda: None,
+    ) -> list[Execution]:
+        """Run some of the particles; ``begin`` is called whenever that is begun."""
+        begin()
+        executions = self._run(executor, nesting, particles)
+        if not self.bound.additive and not executor.follow and not _alike(executions):
             executor.follow = True  # the programs are no longer what they were
-            executions = self._execute(executor, nesting)
+            begin()
+            executions = self._run(executor, nesting, particles)
         if not executions:  # for the first time, a site takes its whole support
-            self._plates = self._particles().plates(nesting, model, guide, args, kwargs)
+            programs = executor.model, executor.guide, executor.args, executor.kwargs
+            self._plates = self._particles().plates(nesting, *programs)
             executor.plates = self._plates
-            executions = self._execute(executor, nesting)
+            begin()
+            executions = self._run(executor, nesting, particles)
             records = executions[0].guide, executions[0].model
-            refuse_mixing(records, nesting, model, guide, args, kwargs)
-        runs = [execution.run for execution in executions]
+            refuse_mixing(records, nesting, *programs)
+        self._check_names(executions)
+        return executions
+
+    def _run(self, executor: Executor, nesting: int | None, particles: range) -> list[Execution]:
+        """Run some of the particles; none if the plates have to be counted before."""
+        try:
+            if nesting is None:
+                return [executor.one(k, self.rows) for k in particles]
+            return [executor.side_by_side(particles, self.rows, nesting)]
+        except PlatesUnknown:
+            return []
+
+    def _assemble(
+        self,
+        executor: Executor,
+        executions: list[Execution],
+        learning: bool,
+        around: Around | None = None,
+    ) -> Assembled:
+        """Put some of the particles together under the bound, the others held."""
         if learning:
             for execution in executions:
                 executor.answer(execution)
-        self._follow = not _alike(executions) if joint else _scored(runs)
-        self._check_names(executions)
-        assembler = Assembler(self.bound, runs, args, kwargs)
-        if learning:
-            assembled = assembler.assemble()
-            gates = [execution.gates for execution in executions]
-            if any(gates):
-                rows, layout = assembler.rows(), assembler.layout
-                open_gates(self.bound, assembled.bundles, rows, gates, layout)
-            announce(self.baselines)
-        else:
-            assembled = assembler.evaluate()
-        if self.num_particles > 1:
-            for remark in remarks(self.bound, assembled.bundles, runs, assembler.layout):
-                self._say_once(*remark)
-        return assembled, executions
+        runs = [execution.run for execution in executions]
+        bound, given = self.bound, (executor.args, executor.kwargs, around)
+        assembler = Assembler(bound, runs, *given)
+        if self.local_particles is not None:
+            assembler = NestedAssembler(bound, runs, *given, self.local_particles)
+            bound = assembler.inner
+        if not learning:
+            return assembler.evaluate()
+        assembled = assembler.assemble()
+        gates = [execution.gates for execution in executions]
+        if any(gates):
+            rows, layout = assembler.rows(), assembler.layout
+            open_gates(bound, assembled.bundles, rows, gates, layout)
+        return assembled
 
-    def _execute(self, executor: Executor, nesting: int | None) -> list[Execution]:
-        """Run all particles; none if the plates have to be counted before."""
-        try:
-            if nesting is None:
-                return [executor.one(k, self.num_particles) for k in range(self.num_particles)]
-            return [executor.side_by_side(self.num_particles, nesting)]
-        except PlatesUnknown:
-            return []
+    def _must_follow(self, executions: list[Execution]) -> bool:
+        """Whether the next step has to know what reaches what."""
+        if not self.bound.additive:
+            return not _alike(executions)
+        return _scored([execution.run for execution in executions])
+
+    def _remark(self, bundles: Sequence[Bundle], executions: list[Execution]) -> None:
+        if self.rows > 1:
+            runs = [execution.run for execution in executions]
+            for remark in remarks(self.bound, bundles, runs, Layout.of(runs)):
+                self._say_once(*remark)
 
     def _nesting(self, model, guide, args, kwargs) -> int | None:
         """Plate dimensions if particles go side by side, None if they go one by one."""
         know(args, kwargs, budget=2000)
         if self._known is None or self._known[0] != model or self._known[1] != guide:
+            if self.local_particles is not None:
+                nesting_of(model, guide, args, kwargs)  # so that parameters are known from draws
             nesting = self._particles().nesting(model, guide, args, kwargs, self._say_once)
             self._plates = None
             self._choices.clear()
@@ -300,9 +484,11 @@ class Objective(ELBO, torch.nn.Module):
         return self._known[2]
 
     def _particles(self) -> Particles:
-        return Particles(self.num_particles, self.vectorize_particles, self.max_plate_nesting)
+        return Particles(self.rows, self.vectorize_particles, self.max_plate_nesting)
 
-    def _choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
+    def _choose(
+        self, name: str, q: Any, infer: Mapping[str, Any], local: bool | None = None
+    ) -> Choice:
         given = infer.get("estimator")
         kind = (type(innermost(q)), getattr(q, "has_rsample", False))
         marks = infer.get("frozen"), infer.get("enumerate"), infer.get("num_samples")
@@ -310,7 +496,12 @@ class Objective(ELBO, torch.nn.Module):
         known = self._choices.get(name)
         if known is not None and known[0] == key:
             return known[1]
-        choice = self.strategy.choose(name, q, infer)
+        particles = self.local_particles if local else self.num_particles
+        choice = self.strategy.choose(name, q, infer, particles)
+        if local is not None:
+            _refuse_asking(name, choice.estimator)
+        if self.chunk is not None:
+            _refuse_learning(name, choice.estimator)
         if infer.get("enumerate") and not choice.estimator.enumerates:
             self._say_once(
                 DSVIWarning,
@@ -351,6 +542,36 @@ class Objective(ELBO, torch.nn.Module):
         state = self.__dict__.copy()
         state.update(_known=None, _plates=None, _choices={}, _follow=True, _compiled=None)
         return state
+
+
+def _refuse_learning(site: str, estimator: Estimator) -> None:
+    """Refuse what is trained by a loss of all particles, which are never there together.
+
+    Raises:
+        IncompatibleSite: if the estimator has parameters of its own, or its baseline has.
+    """
+    learner = estimator.learner
+    if learner is None or (learner is estimator.baseline and not list(learner.parameters())):
+        return
+    raise IncompatibleSite(
+        f"site {site!r}: {type(learner).__name__} learns from a loss of all particles at once, of "
+        "which chunk= holds some at a time; use dsvi.baselines.LeaveOneOut() or MovingAverage(), "
+        "or leave chunk out"
+    )
+
+
+def _refuse_asking(site: str, estimator: Estimator) -> None:
+    """Refuse what asks for the credit at other values, of which nested particles know nothing.
+
+    Raises:
+        IncompatibleSite: if the estimator asks.
+    """
+    if estimator.asks:
+        raise IncompatibleSite(
+            f"site {site!r}: {type(estimator).__name__} asks for the credit at other values, which "
+            "is not offered with local_particles; use dsvi.estimators.Pathwise() or "
+            "ScoreFunction() here"
+        )
 
 
 def _scored(runs: Sequence[Run]) -> bool:

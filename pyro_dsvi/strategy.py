@@ -119,13 +119,16 @@ class Strategy:
         if isinstance(self.default, Everywhere):
             self._admit(self.default.estimator, "the objective", InvalidArgument)
 
-    def choose(self, name: str, q: Any, infer: Mapping[str, Any]) -> Choice:
+    def choose(
+        self, name: str, q: Any, infer: Mapping[str, Any], num_particles: int | None = None
+    ) -> Choice:
         """The estimator of one site.
 
         Args:
             name: the site's name.
             q: the guide's distribution there.
             infer: the site's own annotation.
+            num_particles: particles of the site, where they are not those of the objective.
 
         Raises:
             IncompatibleSite: if the estimator cannot handle the distribution or the objective.
@@ -139,9 +142,9 @@ class Strategy:
         elif isinstance(self.follows, Weighting) and self.default is per_site:
             estimator, reason = _weighed(q, self.frozen)
         else:
-            estimator, reason = self.default(q, self.num_particles)
+            estimator, reason = self.default(q, num_particles or self.num_particles)
         where = f"site {name!r}"
-        self._admit(estimator, where, IncompatibleSite)
+        self._admit(estimator, where, IncompatibleSite, num_particles)
         if isinstance(self.follows, Weighting):
             self._refuse_credit(estimator, q, where, self.follows)
         if bool(infer.get("frozen", self.frozen)) != self.frozen:
@@ -185,7 +188,10 @@ class Strategy:
                 f"{offered if follows.weighs else 'Pathwise() and a distribution with rsample'}"
             )
 
-    def _admit(self, estimator: Any, where: str, kind: type[Exception]) -> None:
+    def _admit(
+        self, estimator: Any, where: str, kind: type[Exception], particles: int | None = None
+    ) -> None:
+        particles = particles or self.num_particles
         if not isinstance(estimator, Estimator):
             raise kind(
                 f"{where}: expected an estimator, got {estimator!r}; "
@@ -194,9 +200,9 @@ class Strategy:
         if estimator.additive_only is not None and not self.additive:
             raise kind(f"{where}: {type(estimator).__name__}: {estimator.additive_only}")
         baseline = estimator.baseline
-        if baseline is not None and baseline.min_particles > self.num_particles:
+        if baseline is not None and baseline.min_particles > particles:
             raise kind(
                 f"{where}: the baseline {type(baseline).__name__} needs at least "
-                f"{baseline.min_particles} particles, got num_particles={self.num_particles}; "
+                f"{baseline.min_particles} particles, got num_particles={particles}; "
                 "raise num_particles or use dsvi.baselines.MovingAverage()"
             )

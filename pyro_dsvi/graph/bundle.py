@@ -10,7 +10,7 @@ Subsampling of a shared plate, and a scale that all terms have in common, stand 
 are the same for every particle and pass through the bound unchanged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -135,13 +135,22 @@ def _cat(parts: list[Tensor]) -> Tensor:
 
 def _common_scale(costs: list[Cost], layout: Layout) -> float:
     """The factor that all terms carry beyond subsampling (``poutine.scale`` around everything)."""
+    extra = extra_scales(costs, layout)
+    common = extra.pop() if len(extra) == 1 else 1.0
+    return common or 1.0
+
+
+def extra_scales(costs: Iterable[Cost], layout: Layout) -> set[float]:
+    """The factors that terms carry beyond subsampling of vectorised plates.
+
+    Those of plates that are iterated over are among them; one that is a tensor counts for none.
+    """
     extra = set()
     for cost in costs:
         if isinstance(cost.scale, Tensor):
-            return 1.0
+            return {1.0}
         subsampling = 1.0
         for name in cost.plates:
             subsampling *= layout.plates[name].scale
         extra.add(round(cost.scale / subsampling, 12))
-    common = extra.pop() if len(extra) == 1 else 1.0
-    return common or 1.0
+    return extra

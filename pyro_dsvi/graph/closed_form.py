@@ -138,14 +138,14 @@ def _close(terms: _Terms, q: Cost, p: Cost, law: Any, old: list[Cost]) -> None:
     try:
         kl = divergence(law, prior)
         if _same_weight(q, p):
-            terms.put(old, [_expected(p, -kl, q.reach | p.reach, terms, q.site)])
+            terms.put(old, [_expected(p, -kl, q.reach | p.reach, terms, q.site, "-KL")])
             return
         entropy = law.entropy()
     except NotImplementedError:
         return
     new = [
-        _expected(q, entropy, q.reach, terms, q.site),
-        _expected(p, -kl - entropy, p.reach, terms, q.site),
+        _expected(q, entropy, q.reach, terms, q.site, "entropy"),
+        _expected(p, -kl - entropy, p.reach, terms, q.site, "log prior"),
     ]
     terms.put(old, new)
 
@@ -160,7 +160,10 @@ def _through_joint_auxiliary(terms: _Terms, source: str) -> None:
         return
     bit = terms.run.latents[source].bit
     law = sampling_law(auxiliary.law)
-    old, new = [auxiliary], [_expected(auxiliary, law.entropy(), auxiliary.reach, terms, source)]
+    old, new = (
+        [auxiliary],
+        [_expected(auxiliary, law.entropy(), auxiliary.reach, terms, source, "entropy")],
+    )
     for site, where in slices.items():
         p = terms.model[site]
         straight = biject_to(p.law.support)(p.drawn) is p.drawn
@@ -175,7 +178,7 @@ def _through_joint_auxiliary(terms: _Terms, source: str) -> None:
         except NotImplementedError:
             continue
         old.append(p)
-        new.append(_expected(p, value, p.reach & ~bit, terms, source))
+        new.append(_expected(p, value, p.reach & ~bit, terms, source, "log prior"))
     terms.put(old, new)
 
 
@@ -202,7 +205,9 @@ def _slices(terms: _Terms, auxiliary: Cost) -> dict[str, slice] | None:
     return slices if start == size else None
 
 
-def _expected(weight: Cost, value: Tensor, reach: int, terms: _Terms, drawn: str) -> Cost:
+def _expected(
+    weight: Cost, value: Tensor, reach: int, terms: _Terms, drawn: str, closed: str
+) -> Cost:
     """A cost whose draw has been integrated out."""
     value = scale_and_mask(value, weight.scale, weight.mask)
     bit = terms.run.latents[drawn].bit | terms.run.latents[weight.site].bit
@@ -217,6 +222,7 @@ def _expected(weight: Cost, value: Tensor, reach: int, terms: _Terms, drawn: str
         weight.law,
         None,
         weight.dims,
+        closed,
     )
 
 

@@ -58,6 +58,7 @@ class Cost:
         drawn: the value at which it was taken.
         dims: numbers of the enumerated sites whose values its dimensions run over, by dimension.
         factors: the sites whose densities a sum over a support has made one, if there is one.
+        closed: what closed form it is (``"-KL"``, ``"entropy"`` or ``"log prior"``), if it is one.
     """
 
     site: str
@@ -71,6 +72,7 @@ class Cost:
     drawn: Any
     dims: Mapping[int, int] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
+    closed: str | None = None
 
     @property
     def value(self) -> Tensor:

@@ -26,9 +26,10 @@ from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.counterfactual import additive_credits, joint_credits
 from pyro_dsvi.graph.credit import downstream_credits
 from pyro_dsvi.graph.layout import Layout
-from pyro_dsvi.graph.nodes import Run
+from pyro_dsvi.graph.nodes import Latent, Run
 from pyro_dsvi.graph.sides import are_apart, sides
 from pyro_dsvi.graph.visits import Part, Showing, may_be_shown_as_one, shown_together
+from pyro_dsvi.graph.whole import Around
 
 
 @dataclass(eq=False)
@@ -55,18 +56,22 @@ class Assembler:
         runs: the executions of guide and model.
         args: the programs' positional arguments, for the baselines.
         kwargs: the programs' keyword arguments.
+        around: the particles of the step that are not in these runs, if these are a chunk of it.
     """
 
     bound: Bound
     runs: Sequence[Run]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
+    around: Around | None = None
 
     def __post_init__(self) -> None:
         latents = (latent for run in self.runs for latent in run.latents.values())
         further = (answer.run for latent in latents for answer in latent.answers)
         self.layout = Layout.of([*self.runs, *further])
         self.num_particles = sum(run.rows for run in self.runs)
+        if self.around is not None:
+            self.num_particles = self.around.whole.num_particles
         self.showing = Showing(
             self.layout, self.num_particles, self.bound.additive, self.args, self.kwargs or {}
         )
@@ -78,29 +83,21 @@ class Assembler:
     def evaluate(self) -> Assembled:
         """The bound's value alone."""
         if self.bound.additive:
-            total = self._total()
+            total = self.total()
             return Assembled(total, total)
-        groups, constant = bundles(self.runs, self.layout)
+        groups, constant = self._groups()
         total = self._value(groups, constant)
         return Assembled(total, total, groups)
 
     # -- bounds that are sums of costs -------------------------------------------------------
 
     def _additive(self) -> Assembled:
-        total = self._total()
-        visits: list[tuple[Estimator, Visit]] = []
-        pieces: dict[str, list[Part]] = defaultdict(list)
-        for run in self.runs:
-            for latents, credits in downstream_credits(run, self.layout):
-                if may_be_shown_as_one(latents, credits):
-                    rivals = partial(self._rivals_of_many, credits)
-                    visits.append(self.showing.visit_of_many(run, latents, credits, rivals))
-                    continue
-                for latent, credit in zip(latents, credits, strict=True):
-                    pieces[latent.site].append((run, latent, credit))
-            for site, branch in run.branches.items():
-                credit = branch.spread(branch.credit, run.rows, self.layout.depth)
-                pieces[site].append((run, run.latents[site], credit))
+        total = self.total()
+        return Assembled(total, self.with_terms(total, self.additive_visits()))
+
+    def additive_visits(self) -> list[tuple[Estimator, Visit]]:
+        """What the sites are shown, each its own downstream costs."""
+        visits, pieces = self._credited()
         for parts in shown_together(pieces.values()):
             run, latent, _ = parts[0]
             credit = _cat([credit for _, _, credit in parts])
@@ -110,29 +107,56 @@ class Assembler:
                 self.showing.scale(latent),
                 self.showing.share([run for run, _, _ in parts], latent.site),
             )
-            rivals = partial(self._rivals, credit)
+            rivals = partial(self._rivals, latent.site, credit)
             visits.append(self.showing.visit(parts, credit, share, scale, rivals, others))
-        return Assembled(total, self._with_terms(total, visits))
+        return visits
 
-    def _rivals_of_many(self, credits: Tensor) -> Tensor:
-        return torch.stack([self._rivals(credit) for credit in credits])
+    def credits(self) -> dict[str, Tensor]:
+        """Each site's credit under an additive bound, where another particle may be its rival."""
+        pieces = self._credited()[1]
+        return {site: _cat([credit for _, _, credit in parts]) for site, parts in pieces.items()}
 
-    def _total(self) -> Tensor:
+    def _credited(self) -> tuple[list[tuple[Estimator, Visit]], dict[str, list[Part]]]:
+        """Visits of sites that are shown as one, and of all others the runs with their credits."""
+        visits: list[tuple[Estimator, Visit]] = []
+        pieces: dict[str, list[Part]] = defaultdict(list)
+        for run in self.runs:
+            for latents, credits in downstream_credits(run, self.layout):
+                if may_be_shown_as_one(latents, credits):
+                    rivals = partial(self._rivals_of_many, latents, credits)
+                    visits.append(self.showing.visit_of_many(run, latents, credits, rivals))
+                    continue
+                for latent, credit in zip(latents, credits, strict=True):
+                    pieces[latent.site].append((run, latent, credit))
+            for site, branch in run.branches.items():
+                credit = branch.spread(branch.credit, run.rows, self.layout.depth)
+                pieces[site].append((run, run.latents[site], credit))
+        return visits, pieces
+
+    def _rivals_of_many(self, latents: Sequence[Latent], credits: Tensor) -> Tensor:
+        pairs = zip(latents, credits, strict=True)
+        return torch.stack([self._rivals(latent.site, credit) for latent, credit in pairs])
+
+    def total(self) -> Tensor:
+        """The mean over particles of the sum of their costs."""
         costs = [cost for run in self.runs for cost in run.costs]
         of_model = [cost.log_density for cost in costs if not cost.of_guide]
         of_guide = [cost.log_density for cost in costs if cost.of_guide]
         total = _sum(of_model) - _sum(of_guide) if of_guide else _sum(of_model)
         return total if self.num_particles == 1 else total / self.num_particles
 
-    def _rivals(self, credit: Tensor) -> Tensor:
+    def _rivals(self, site: str, credit: Tensor) -> Tensor:
+        mine = slice(None)
+        if self.around is not None:
+            credit, mine = self.around.complete_credit(site, credit)
         if len(credit) < 2:  # a site that no other particle of a branching program reached
             return torch.zeros_like(credit)
-        return self.bound.leave_one_out(credit)
+        return self.bound.leave_one_out(credit)[mine]
 
     # -- bounds on log weights ---------------------------------------------------------------
 
     def _joint(self) -> Assembled:
-        groups, constant = bundles(self.runs, self.layout)
+        groups, constant = self._groups()
         total = self._value(groups, constant)
         frozen = any(run.frozen for run in self.runs)
         apart = are_apart(self.bound, frozen)
@@ -140,7 +164,7 @@ class Assembler:
         follows = self.bound.guide
         for group in groups:
             log_w = group.log_w.detach()
-            sites = [list(self._parts(site)) for site in sorted(group.latents)]
+            sites = [list(self.parts(site)) for site in sorted(group.latents)]
             if isinstance(follows, Bound):
                 visits += self._visits(sites, group, follows)
             owned = [part for parts in sites for part in parts if part[1].own is not None]
@@ -150,7 +174,7 @@ class Assembler:
                 own = self.layout.arrange(latent.own, run.rows)
                 own = self.layout.sum_to(own, latent.plates, group.shared)
                 surrogate = surrogate + (slope[rows] * own).sum()
-        return Assembled(total, self._with_terms(surrogate, visits), groups)
+        return Assembled(total, self.with_terms(surrogate, visits), groups)
 
     def _visits(
         self, sites: list[list[Part]], group: Bundle, bound: Bound
@@ -172,18 +196,29 @@ class Assembler:
     def _two_sides(self, groups: Sequence[Bundle], constant: Tensor | None, frozen: bool) -> Tensor:
         """The live part where model and guide receive weights of their own."""
         parts = [] if constant is None else [constant]
+        start = 0 if self.around is None else self.around.start
+        mine = slice(start, start + sum(run.rows for run in self.runs))
         for group in groups:
             weights = sides(self.bound, group.log_w.detach(), frozen)
-            parts.append(_weighed(weights.model, group.of_model) * group.weight)
-            parts.append(_weighed(weights.guide, group.of_guide) * group.weight)
+            parts.append(_weighed(weights.model[mine], group.of_model) * group.weight)
+            parts.append(_weighed(weights.guide[mine], group.of_guide) * group.weight)
         return _sum(parts)
 
-    def _parts(self, site: str) -> Iterator[Part]:
+    def parts(self, site: str) -> Iterator[Part]:
         """The runs in which a latent has a score, each with the indices of its particles."""
         for run, rows in self.rows():
             latent = run.latents.get(site)
             if latent is not None and latent.score is not None:
                 yield run, latent, rows
+
+    def _groups(self) -> tuple[list[Bundle], Tensor | None]:
+        """The terms under one bound, and what no latent reaches; of a chunk, its share of both."""
+        groups, constant = bundles(self.runs, self.layout)
+        if self.around is not None:  # what follows finds the whole bound, most of it held
+            groups = [self.around.complete(group) for group in groups]
+            share = sum(run.rows for run in self.runs) / self.num_particles
+            constant = None if constant is None else constant * share
+        return groups, constant
 
     def _value(self, groups: Sequence[Bundle], constant: Tensor | None) -> Tensor:
         parts = [self.bound.value(group.log_w).sum() * group.weight for group in groups]
@@ -191,14 +226,15 @@ class Assembler:
 
     def rows(self) -> Iterator[tuple[Run, Tensor]]:
         """The runs, each with the indices of its particles."""
-        start = 0
+        start = 0 if self.around is None else self.around.start
         for run in self.runs:
             yield run, torch.arange(start, start + run.rows, device=self.layout.device)
             start += run.rows
 
     # -- both --------------------------------------------------------------------------------
 
-    def _with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
+    def with_terms(self, live: Tensor, visits: list[tuple[Estimator, Visit]]) -> Tensor:
+        """What is differentiated as it is, and what the estimators add; baselines learn from it."""
         weights, scores, losses = [], [], []
         for estimator, visit in visits:
             weight, score, auxiliary = estimator.surrogate(visit)
@@ -210,7 +246,10 @@ class Assembler:
             if auxiliary is not None:
                 losses.append(-auxiliary)
         for estimator, visit in visits:
-            estimator.update(visit)
+            if self.around is None:
+                estimator.update(visit)
+            else:
+                self.around.whole.remember(estimator, visit)
         if weights:
             weight, score = _cat(weights), _cat(scores)
             # An element that answers for nothing sends nothing, whatever its density: where a

@@ -115,6 +115,7 @@ class Coupling(Messenger, ABC):
             self._say(DSVIWarning, _ALONE.format(self.title))
             return
         self._check_bound(name, record)
+        self._check_chunk(name, record)
         if self._is_new_run(name, record):
             self.begin(seat)
         self._seen.add(name)
@@ -148,6 +149,13 @@ class Coupling(Messenger, ABC):
             "samples is not that of independent ones: its value differs, and its gradient is that "
             "of the value estimated; use dsvi.bounds.Evidence() to change the variance alone",
         )
+
+    def _check_chunk(self, name: str, record: Sample | None) -> None:
+        if record is not None and record.chunked:
+            raise IncompatibleSite(
+                f"site {name!r}: {self.title} ties the noise of all particles together, of which "
+                "chunk= holds some at a time, and asks for these twice; leave chunk out"
+            )
 
     def _say(self, category: type[DSVIWarning], message: str) -> None:
         if message not in self._said:

@@ -26,7 +26,7 @@ from pyro_dsvi.passes.freeze import (
     refuse_live,
 )
 from pyro_dsvi.passes.redraw import Question, Redraw, batches
-from pyro_dsvi.passes.sample import Choose, Sample
+from pyro_dsvi.passes.sample import Choose, Sample, is_local
 from pyro_dsvi.passes.score import Score
 
 
@@ -68,6 +68,9 @@ class Executor:
         follow_all: whether to follow every latent, or only those whose draw must answer.
         plates: dimensions that plates take up, that of the particles among them, where sites take
             their whole support to the left of these; None where none has asked for it.
+        chunked: whether the step holds a chunk of its particles at a time.
+        local_particles: particles of the latents inside plates for each draw of those outside;
+            None if all have the same particles.
     """
 
     model: Callable[..., Any]
@@ -82,18 +85,25 @@ class Executor:
     follow: bool = True
     follow_all: bool = False
     plates: int | None = None
+    chunked: bool = False
+    local_particles: int | None = None
 
     def __post_init__(self) -> None:
+        self._globals: dict[str, Tensor] = {}
         self._bits: dict[str, int] = {}
         self._subsamples: dict[str, Any] = {}
 
-    def side_by_side(self, num_particles: int, nesting: int) -> Execution:
-        """All particles in one run, in a plate to the left of ``nesting`` plate dimensions."""
-        return self._execute(num_particles, nesting, 0, num_particles)
+    def side_by_side(self, particles: range, num_particles: int, nesting: int) -> Execution:
+        """Particles in one run, in a plate to the left of ``nesting`` plate dimensions."""
+        return self._execute(len(particles), nesting, particles.start, num_particles)
 
     def one(self, particle: int = 0, num_particles: int = 1) -> Execution:
         """One particle of several; the next one sees the same minibatch."""
         return self._execute(1, None, particle, num_particles)
+
+    def draw_minibatches_anew(self) -> None:
+        """Forget which minibatches the particles have shared so far."""
+        self._subsamples.clear()
 
     def answer(self, execution: Execution) -> None:
         """Run the programs again at the values that the estimators of a run ask about."""
@@ -143,6 +153,8 @@ class Executor:
         self, rows: int, nesting: int | None, particle: int, num_particles: int
     ) -> Execution:
         influence = Influence(self._bits) if self.follow else None
+        if self.local_particles is None or particle % self.local_particles == 0:
+            self._globals = {}
         guide = Sample(
             self.choose,
             influence,
@@ -153,8 +165,11 @@ class Executor:
             num_particles=num_particles,
             additive=self.additive,
             frozen=self.frozen,
+            chunked=self.chunked,
+            local_particles=self.local_particles,
+            globals_=self._globals,
         )
-        return self._play(
+        execution = self._play(
             guide,
             influence,
             rows,
@@ -163,6 +178,15 @@ class Executor:
             frozen=self.frozen,
             gated=self.gated or self.frozen,
         )
+        if self.local_particles is not None:
+            self._globals = {name: guide.sites[name]["value"] for name in self._outside(guide)}
+        return execution
+
+    def _outside(self, guide: Sample) -> set[str]:
+        """Latents of which a draw has several particles of others inside it."""
+        if self.local_particles is None:
+            return set()
+        return {name for name in guide.choices if not is_local(guide.sites[name])}
 
     def _play(
         self,
@@ -244,12 +268,21 @@ class Executor:
         """Log densities of the guide's sites with the parameters not differentiated."""
         if not torch.is_grad_enabled():
             return None
-        frozen = Freeze(drawn, guide.subsamples)
+        held = self._outside(guide)
+        seen = {
+            n: {**m, "value": m["value"].detach()} if n in held else m for n, m in drawn.items()
+        }
+        frozen = Freeze(seen, guide.subsamples)
         # A parameter may be a distribution's own tensor, so the densities belong in here as well.
         with not_differentiated(parameters_of(guide, self.guide)):
             with frozen, plate:
                 self.guide(*self.args, **self.kwargs)
-            densities = {name: frozen_density(msg) for name, msg in frozen.sites.items()}
+            densities = {
+                name: frozen_density(
+                    {**msg, "value": drawn[name]["value"]} if name in held else msg
+                )
+                for name, msg in frozen.sites.items()
+            }
         refuse_live(densities, [drawn[name]["value"] for name in guide.choices])
         return densities
 

@@ -45,6 +45,7 @@ class Particles:
             return None
         # Run once in the ordinary way in any case: a guide may set itself up in its first run.
         found, nesting = nesting_of(model, guide, args, kwargs), self.max_plate_nesting
+        know(vars(pyro.get_param_store()))  # what it has made there was not drawn either
         if not math.isfinite(nesting):
             nesting = found
         elif nesting < found:

@@ -1,19 +1,21 @@
 """The first pass: run the guide, drawing each latent by its estimator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
 
 from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.influence import Influence
+from pyro_dsvi.graph.nodes import PARTICLES
 from pyro_dsvi.passes.enumeration import PlatesUnknown, is_whole
 from pyro_dsvi.passes.minibatch import prepare_minibatch
 from pyro_dsvi.passes.record import Record
 from pyro_dsvi.strategy import Choice
 
-Choose = Callable[[str, Any, dict[str, Any]], Choice]
+Choose = Callable[..., Choice]  # of name, distribution, infer, and whether it is local if asked
 
 
 class Sample(Record):
@@ -29,6 +31,10 @@ class Sample(Record):
         num_particles: how many particles the step has, in this run or in several.
         additive: whether the bound is additive.
         frozen: whether the guide's densities are frozen.
+        chunked: whether the step holds a chunk of its particles at a time.
+        local_particles: particles of the latents inside plates for each draw of those outside, the
+            rows of one such draw following one another; None if all have the same particles.
+        globals_: values of the latents outside plates, where an earlier run has drawn them.
 
     Attributes:
         choices: estimator of each latent, in order.
@@ -46,8 +52,14 @@ class Sample(Record):
         num_particles: int = 1,
         additive: bool = True,
         frozen: bool = False,
+        chunked: bool = False,
+        local_particles: int | None = None,
+        globals_: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(influence)
+        self.local_particles = local_particles
+        self.globals = globals_ or {}
+        self.chunked = chunked
         self.particle = particle
         self.num_particles = num_particles
         self.additive = additive
@@ -70,15 +82,22 @@ class Sample(Record):
         if site_is_subsample(msg):
             prepare_minibatch(msg)
             return
-        choice = self.choices[name] = self.choose(name, msg["fn"], msg["infer"])
+        choice = self.choices[name] = self._choice(msg)
         if choice.estimator.enumerates and not self.supports:
             raise PlatesUnknown
         if self.supports:
             msg["infer"]["enumerate"] = "parallel" if choice.estimator.enumerates else None
         if self.influence is not None:
             self._look_away(msg, self.influence)
-        if not msg["done"] and msg["value"] is None:
+        if name in self.globals and not is_local(msg):
+            msg["value"], msg["done"] = self.globals[name], True
+        elif not msg["done"] and msg["value"] is None:
             self._draw(msg, choice.estimator)
+
+    def _choice(self, msg: Any) -> Choice:
+        if self.local_particles is None:
+            return self.choose(msg["name"], msg["fn"], msg["infer"])
+        return self.choose(msg["name"], msg["fn"], msg["infer"], is_local(msg))
 
     def _draw(self, msg: Any, estimator: Estimator) -> None:
         """Left to Pyro where the estimator draws as Pyro does, so that handlers may step in."""
@@ -103,6 +122,8 @@ class Sample(Record):
             )
         elif choice is not None:
             self._cut(msg, choice.estimator)
+            if self.local_particles is not None and not is_local(msg):
+                _share(msg, self.local_particles)
         self._look_again()
         super()._pyro_post_sample(msg)
 
@@ -135,6 +156,21 @@ class Sample(Record):
     def __exit__(self, *error: Any) -> None:
         self._look_again()
         super().__exit__(*error)
+
+
+def is_local(msg: Any) -> bool:
+    """Whether a site lives in a vectorised plate, that of the particles apart."""
+    stack = msg["cond_indep_stack"]
+    return any(frame.dim is not None and frame.name != PARTICLES for frame in stack)
+
+
+def _share(msg: Any, local_particles: int) -> None:
+    """Give the rows of particles that stand side by side, K after K, the value of the first."""
+    for frame in msg["cond_indep_stack"]:
+        if frame.name == PARTICLES:
+            axis = frame.dim - getattr(msg["fn"], "event_dim", 0)
+            first = msg["value"].unflatten(axis, (-1, local_particles)).select(axis, 0)
+            msg["value"] = first.repeat_interleave(local_particles, axis)
 
 
 def reuse(msg: Any, earlier: Any) -> None:
