@@ -86,7 +86,7 @@ def runner(name: str, seed: int) -> Runner:
     )
     options: dict[str, Any] = {"seed": seed, "optimizer": dsvi.optim.FusedAdam}
     if name != PLAIN:
-        options["around"] = dsvi.handlers.local_reparameterization
+        options["wrap"] = dsvi.handlers.local_reparameterization
     if name == COMPILED:
         options["optimizer"] = pyro.optim.Adam
         return in_pyro.Compiled(problem.in_pyro, loss, **options)
