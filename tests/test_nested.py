@@ -15,7 +15,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 import pyro_dsvi as dsvi
-from pyro_dsvi.bounds import IWAE, Evidence, Renyi
+from pyro_dsvi.bounds import IWAE, MIWAE, PIWAE, Evidence, Renyi
 from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
 from pyro_dsvi.passes.record import running
 from pyro_dsvi.passes.sample import Sample
@@ -371,6 +371,10 @@ def test_combinations_that_cannot_work():
         dsvi.Objective(Evidence(), local_particles=2)
     with pytest.raises(InvalidArgument, match="leave one of the two out"):
         dsvi.IWAE(4, local_particles=2, chunk=2)
+    with pytest.raises(InvalidArgument, match="guide follows MIWAE"):
+        dsvi.Objective(PIWAE(2, 3), local_particles=6)
+    with pytest.raises(InvalidArgument, match="pass local_particles=6"):
+        dsvi.Objective(MIWAE(2, 3), local_particles=4)
 
 
 def test_it_is_described(capsys):
