@@ -4,7 +4,16 @@ A bound is one smooth function of K log weights; an estimator says how its sensi
 across a sampled site.  Any bound goes with any estimator at any site.
 """
 
-from pyro_dsvi import baselines, bounds, diagnostics, errors, estimators, handlers, optim
+from pyro_dsvi import (
+    baselines,
+    bounds,
+    diagnostics,
+    distributions,
+    errors,
+    estimators,
+    handlers,
+    optim,
+)
 from pyro_dsvi.baselines import LeaveOneOut, MovingAverage, Neural, OptimalScale
 from pyro_dsvi.compiled import Compilation, CompiledSVI
 from pyro_dsvi.errors import DSVIError, DSVIWarning
@@ -75,6 +84,7 @@ __all__ = [
     "baselines",
     "bounds",
     "diagnostics",
+    "distributions",
     "errors",
     "estimators",
     "handlers",
