@@ -48,7 +48,7 @@ class Broadcasting(BNN):
 
 def run(settings: Settings) -> Report:
     """Time the steps."""
-    rounds = 3 if settings.quick else 60
+    rounds = 3 if settings.quick else 40
     report = Report(NAME, "a step of local reparameterization beside one written by hand")
     report.notes.append(how(settings, rounds))
     comparisons = [

@@ -38,6 +38,11 @@ def local_reparameterization(
     and shifting by constants change the distribution.  Anything else draws the weight, once for
     all places that it is used in, which is right as well and gains nothing.
 
+    The first dimension of what a weight is multiplied with has to run over examples, each a term of
+    the bound by itself; what follows it, over positions within an example.  Where that is not so
+    (sequences with time first, rows that are no data, a loss that ties the examples together),
+    leave the weight out.
+
     What laws: ``Normal``, with ``to_event`` or without; ``MultivariateNormal`` and
     ``LowRankMultivariateNormal``, over the rows of a matrix or, of low rank, over whole layers;
     :class:`pyro_dsvi.distributions.MatrixNormal`.  Biases are drawn for each example.  A weight

@@ -10,14 +10,14 @@ from pyro_dsvi.lazy.operators.product import Product
 from pyro_dsvi.lazy.value import Undrawn
 
 
-def _einsum(equation: Any, *operands: Any) -> Any:
-    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = tuple(operands[0])
+def _einsum(equation: Any, *given: Any) -> Any:
+    listed = len(given) == 1 and isinstance(given[0], (list, tuple))
+    operands: Any = tuple(given[0]) if listed else given
     letters = _letters(equation, operands)
     if letters is None:
         return NotImplemented
     inputs, output = letters
-    x, w = operands[0], operands[1]
+    x, w = operands
     of_x, of_w = inputs
     if type(x) is Undrawn:
         x, w, of_x, of_w = w, x, of_w, of_x
