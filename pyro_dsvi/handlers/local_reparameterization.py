@@ -54,8 +54,9 @@ def local_reparameterization(
             convolution.  ``"per_example"``: weights for each example, in one grouped convolution;
             exact.  ``"flipout"``: one deviation with signs of each example; exact, and cheaper
             where examples are many.  ``"marginal"``: noise of its own for each position; the
-            cheapest, and biased, since positions lose their covariance: in the network of
-            ``tests/test_local_bias.py`` by half of the gradient in the kernels' scales.
+            cheapest, and biased, since positions lose their covariance: in the convolutional
+            network of ``tests/test_local_bias.py``, which ends in a mean over positions, the
+            gradient in the scales shrinks to .36 of its size.
         example_dims: how many dimensions of a layer's input, from the left and not counting
             particles, run over examples, which are terms of the bound by themselves.
         select: which sites, by name.

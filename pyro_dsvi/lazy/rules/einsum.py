@@ -17,7 +17,7 @@ def _einsum(equation: Any, *operands: Any) -> Any:
     if letters is None:
         return NotImplemented
     inputs, output = letters
-    x, w = operands
+    x, w = operands[0], operands[1]
     of_x, of_w = inputs
     if type(x) is Undrawn:
         x, w, of_x, of_w = w, x, of_w, of_x
