@@ -77,8 +77,8 @@ class Race:
 
 
 RACES = {
-    "LeNet-300-100": Race(lenet_300_100, epochs=120, rate=6e-3, init_scale=0.1),
-    "LeNet-5": Race(lenet_5, epochs=30, rate=6e-3, init_scale=0.05),
+    "LeNet-300-100": Race(lenet_300_100, epochs=100, rate=1e-3, wait=0.0, init_scale=0.01),
+    "LeNet-5": Race(lenet_5, epochs=40, rate=6e-3, init_scale=0.05),
 }
 
 
