@@ -20,6 +20,7 @@ from benchmarks import (
     rvm,
     sparse,
     speed,
+    vae,
     variance,
 )
 from benchmarks.figure import draw
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     sparse.NAME: sparse.run,
     rvm.NAME: rvm.run,
     leave_one_out.NAME: leave_one_out.run,
+    vae.NAME: vae.run,
 }
 
 
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wall_threads=options.wall_threads,
         device=options.device,
         only=tuple(options.only),
+        seeds=options.seeds,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     if settings.device == "cuda" and not torch.cuda.is_available():
@@ -100,6 +103,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", default=(), metavar="workload", help="speed, quality: W1 W2a ..."
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seeds", type=int, default=0, help="vae: runs from as many seeds; 0: its own number"
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
