@@ -77,7 +77,7 @@ class Race:
 
 
 RACES = {
-    "LeNet-300-100": Race(lenet_300_100, epochs=100, rate=1e-3, wait=0.0, init_scale=0.01),
+    "LeNet-300-100": Race(lenet_300_100, epochs=250, rate=1e-3, wait=0.0, warm_up=0.12),
     "LeNet-5": Race(lenet_5, epochs=40, rate=6e-3, init_scale=0.05),
 }
 
