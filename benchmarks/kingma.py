@@ -167,9 +167,9 @@ def _tabulate(report: Report, found: dict[str, Found]) -> None:
 
 
 def _panel(by_way: dict[str, Spread], where: str) -> Bars:
-    one = np.ones(1)
-    alone = Spread(by_way[LOCAL].value, by_way[LOCAL].value * one)
-    ratios: Sequence[Interval] = [spread.over(alone) for spread in by_way.values()]
+    local = by_way[LOCAL].value
+    unit = Spread(local, np.full(1, local))  # as if it were known, so that all bars share one
+    ratios: Sequence[Interval] = [spread.over(unit) for spread in by_way.values()]
     return Bars(f"variance of the gradient ÷ that of {LOCAL}, {where}", list(by_way), ratios)
 
 

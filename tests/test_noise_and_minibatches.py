@@ -10,7 +10,6 @@ error on polynomials, for the Gaussian numbers, and each pattern of the signs.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import pyro
@@ -20,14 +19,10 @@ import torch
 from torch import Tensor
 
 import pyro_dsvi as dsvi
+from benchmarks.programs.noisy_network import AROUND, FLIPOUT, LOCAL, PLAIN, SEPARATE
 from pyro_dsvi.lazy import noise
 
 N = 7
-HANDLERS = {
-    "one draw": nullcontext,
-    "flipout": dsvi.handlers.flipout,
-    "local": dsvi.handlers.local_reparameterization,
-}
 Costs = Callable[[Tensor], Tensor]
 
 
@@ -92,7 +87,7 @@ def gradient(way: str, a: Tensor, cost: Costs, mu: Sequence[float], sigma: Seque
     elbo = dsvi.PathwiseELBO(analytic_kl=True, max_plate_nesting=1)
 
     def estimate() -> Tensor:
-        with HANDLERS[way]():
+        with AROUND[way]():
             loss = elbo.differentiable_loss(model, guide)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, [loc, scale])])
 
@@ -111,18 +106,19 @@ def linear(way: str, size: int):
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_of_a_linear_cost_in_closed_form(size, monkeypatch):
-    """Costs c b with b = a w: one draw shares ε, flipout its size, local noise nothing."""
+    """Costs c b with b = a w: one draw shares ε, flipout its size, the others nothing."""
     a, c, scale = A[:size], C[:size, None], torch.tensor(SIGMA, dtype=torch.float64)
     spread = (a.square() @ scale.square()).sqrt()[:, None]
     variance = {
-        "one draw": (c * a).sum(0).square(),
-        "flipout": (c * a).square().sum(0),
-        "local": (c * a.square() * scale / spread).square().sum(0),
+        PLAIN: (c * a).sum(0).square(),
+        FLIPOUT: (c * a).square().sum(0),
+        SEPARATE: (c * a).square().sum(0),
+        LOCAL: (c * a.square() * scale / spread).square().sum(0),
     }
     law = Law(monkeypatch)
     for way, expected in variance.items():
-        if way == "flipout" and size == 3:
-            continue  # 9 signs and two numbers: nothing new
+        if size == 3 and way in (FLIPOUT, SEPARATE):
+            continue  # thousands of outcomes, and nothing new
         mean, found = law.moments(linear(way, size))
         at_rest = (N / size) * (c * a).sum(0) - torch.tensor(MU, dtype=torch.float64)
         torch.testing.assert_close(mean[:2], -at_rest, rtol=1e-10, atol=1e-10)
@@ -134,8 +130,8 @@ def test_of_a_linear_cost_in_closed_form(size, monkeypatch):
 def test_one_row_gains_what_the_output_does_not_see(monkeypatch):
     """The law of total variance: of the noise in the gradient, only what b tells is left."""
     law = Law(monkeypatch)
-    _, plain = law.moments(linear("one draw", 1))
-    _, local = law.moments(linear("local", 1))
+    _, plain = law.moments(linear(PLAIN, 1))
+    _, local = law.moments(linear(LOCAL, 1))
     seen = (A[0] * torch.tensor(SIGMA, dtype=torch.float64)).square()
     torch.testing.assert_close(local[2:] / plain[2:], seen / seen.sum(), rtol=1e-10, atol=1e-10)
 
@@ -155,13 +151,14 @@ def quadratic(way: str, size: int):
 EVEN = 2 * SCALE**2
 ALONE = torch.tensor([SCALE**2, MEAN**2 + EVEN], dtype=torch.float64)
 COMMON = {
-    "one draw": ALONE,
-    "flipout": torch.tensor([0.0, EVEN], dtype=torch.float64),
-    "local": torch.zeros(2, dtype=torch.float64),
+    PLAIN: ALONE,
+    FLIPOUT: torch.tensor([0.0, EVEN], dtype=torch.float64),
+    SEPARATE: torch.zeros(2, dtype=torch.float64),
+    LOCAL: torch.zeros(2, dtype=torch.float64),
 }
 
 
-@pytest.mark.parametrize("way", HANDLERS)
+@pytest.mark.parametrize("way", AROUND)
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_two_terms_of_a_quadratic_cost_are_exact(way, size, monkeypatch):
     _, found = Law(monkeypatch).moments(quadratic(way, size))
@@ -180,7 +177,7 @@ def digits():
 @pytest.mark.parametrize(("size", "repeats"), [(1, 200), (128, 50)])
 def test_local_noise_keeps_to_its_claims_on_digits(digits, size, repeats):
     """At least 15 and 100 times less at M = 128, and 5 times less in scales for a single row."""
-    from benchmarks.noise import AT_LEAST, LOCAL, PLAIN
+    from benchmarks.noise import AT_LEAST
 
     plain, local = (
         digits.spread(way, size, repeats, seed=1 + i) for i, way in enumerate((PLAIN, LOCAL))
