@@ -94,11 +94,13 @@ class Lines:
         title: what is shown.
         across: what grows, in words.
         series: by label, the points' abscissae and ordinates.
+        fits: labels of those that are fitted to the one before: dashed, in its colour.
     """
 
     title: str
     across: str
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    fits: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from benchmarks.workloads import EAGER, EAGER_PYRO, HAND, HAND_PLAIN, WORKLOADS
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_runs_and_writes_what_it_found(name, tmp_path, capsys):
-    pytest.importorskip("mlxtend" if name == "sparse" else "sklearn")
+    pytest.importorskip("mlxtend" if name in ("kingma", "sparse") else "sklearn")
     pyro.param("mine", torch.tensor(1.0))
     threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
     assert main([name, "--quick", "--out", str(tmp_path)]) == 0
