@@ -222,7 +222,7 @@ def _expected(
         weight.law,
         None,
         weight.dims,
-        closed,
+        closed=closed,
     )
 
 
