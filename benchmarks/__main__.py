@@ -18,6 +18,7 @@ from benchmarks import (
     pathwise,
     quality,
     rvm,
+    snr,
     sparse,
     speed,
     variance,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     variance.NAME: variance.run,
     sparse.NAME: sparse.run,
     rvm.NAME: rvm.run,
+    snr.NAME: snr.run,
     leave_one_out.NAME: leave_one_out.run,
 }
 
