@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import (
     chunks,
+    cone,
     credit,
     discrete,
     growth,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     inequality.NAME: inequality.run,
     quality.NAME: quality.run,
     chunks.NAME: chunks.run,
+    cone.NAME: cone.run,
     credit.NAME: credit.run,
     discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,

@@ -1,11 +1,11 @@
 r"""Signal to noise of the guide's gradient: falls like K^-1/2 for IWAE, rises like K^1/2 for DReG.
 
-Many independent copies of a linear-Gaussian model give as many gradients of its bound at once.  Both
-estimators have the same expectation, which is checked; for the guide it is taken from DReG, whose
-error is smaller by far, so that the powers' errors are those of the standard deviations.
+Many independent copies of a linear-Gaussian model give as many gradients of its bound at once.
+Both estimators have the same expectation, which is checked; for the guide it is taken from DReG,
+whose error is smaller by far, so that the powers' errors are those of the standard deviations.
 
 References:
-    Rainforth et al. (2018), "Tighter variational bounds are not necessarily better"
+    :cite:p:`rainforth2018tighter`, :cite:p:`tucker2019dreg`
 """
 
 import math
