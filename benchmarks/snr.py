@@ -12,8 +12,8 @@ r"""Signal to noise of the gradient against K: falls for IWAE's guide, rises for
 
 whose guide is off in place and in width.  Copies in a plate have parameters of their own, so that
 one step gives as many independent estimates of the gradient.  Both estimators have one expectation;
-for the guide it is taken from DReG, which varies less, and IWAE's own mean is held against it.  The powers are those of many
-particles; before, DReG's ratio falls as well, from sticking the landing at K = 1.
+for the guide it is taken from DReG, which varies less, and IWAE's own mean is held against it.  The
+powers are those of many particles: at few, DReG's ratio may fall a little before it rises.
 """
 
 import math

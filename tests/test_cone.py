@@ -1,32 +1,34 @@
 """The noisy cone: its evidence by quadrature, and what its guides' densities say."""
 
 import math
+from typing import Any
 
 import pyro
 import pytest
 import torch
+from torch.distributions.constraints import positive
 
 from benchmarks import cone as benchmark
 from benchmarks.programs import cone
 from tests.scenarios import normal
 
 
-def log_weight(model, guide, **parameters):
+def log_weight(model, guide, **parameters: float):
     """Log weights of 1000 draws, and the draws, at given parameters."""
     pyro.clear_param_store()
     for name, value in parameters.items():
-        value = torch.tensor(value, dtype=torch.float64)
-        pyro.param(name, value, constraint=torch.distributions.constraints.positive)
+        pyro.param(name, torch.tensor(value, dtype=torch.float64), constraint=positive)
     with torch.no_grad(), pyro.plate("draws", 1000):
-        drawn = pyro.poutine.trace(guide).get_trace()
+        drawn: Any = pyro.poutine.trace(guide).get_trace()
         scored = pyro.poutine.trace(pyro.poutine.replay(model, drawn)).get_trace()
-    scored.compute_log_prob()
-    drawn.compute_log_prob()
-    log_p, log_q = (
-        sum(node["log_prob"] for node in trace.nodes.values() if node["type"] == "sample")
-        for trace in (scored, drawn)
-    )
+    log_p, log_q = log_density(scored), log_density(drawn)
     return log_p - log_q, {name: drawn.nodes[name]["value"] for name in ("x", "y")}
+
+
+def log_density(trace: Any):
+    """Summed over sites, of each draw."""
+    trace.compute_log_prob()
+    return sum(node["log_prob"] for node in trace.nodes.values() if node["type"] == "sample")
 
 
 def log_joint(x, y):
@@ -69,7 +71,11 @@ def test_the_right_density_of_the_angle_leaves_it_no_part_in_the_weight():
     radius, blur = 2.0, 0.5
     sharpness = radius / blur**2
     log_w, place = log_weight(
-        cone.model_angle_there, cone.blurred_circle, radius=radius, blur=blur, sharpness=sharpness
+        cone.model_von_mises_angle,
+        cone.blurred_circle,
+        radius=radius,
+        blur=blur,
+        sharpness=sharpness,
     )
     t = place["x"] ** 2 + place["y"] ** 2
     argument = radius * t.sqrt() / blur**2

@@ -77,13 +77,13 @@ def model() -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def model_any_angle() -> None:
+def model_uniform_angle() -> None:
     """The cone with an angle that has nothing to do with the place."""
     model()
-    _any_angle()
+    pyro.sample("angle", _any_angle())
 
 
-def model_angle_there() -> None:
+def model_von_mises_angle() -> None:
     """The cone with an angle that lies near that of the place; how near is learnt."""
     x, y = model()
     sharpness = pyro.param("sharpness", _number(1.0), constraint=positive)
@@ -93,33 +93,36 @@ def model_angle_there() -> None:
 # -- guides --------------------------------------------------------------------------------------
 
 
-def mean_field() -> None:
+def mean_field() -> dict[str, Tensor]:
     """Independent normals, which start on one side of the ring."""
+    drawn = {}
     for name, start in (("x", 1.0), ("y", 0.0)):
         loc = pyro.param(f"loc_{name}", _number(start))
         scale = pyro.param(f"scale_{name}", _number(1.0), constraint=positive)
-        pyro.sample(name, dist.Normal(loc, scale))
+        drawn[name] = pyro.sample(name, dist.Normal(loc, scale))
+    return drawn
 
 
-def blurred_circle() -> None:
+def blurred_circle() -> dict[str, Tensor]:
     """A point of a circle, blurred; the angle is for the model to explain."""
-    angle = _any_angle()
+    angle = pyro.sample("angle", _any_angle())
     radius = pyro.param("radius", _number(2.0), constraint=positive)
     blur = pyro.param("blur", _number(1.0), constraint=positive)
-    pyro.sample("x", dist.Normal(radius * angle.cos(), blur))
-    pyro.sample("y", dist.Normal(radius * angle.sin(), blur))
+    x = pyro.sample("x", dist.Normal(radius * angle.cos(), blur))
+    y = pyro.sample("y", dist.Normal(radius * angle.sin(), blur))
+    return {"x": x, "y": y}
 
 
-def polar() -> None:
+def polar() -> dict[str, Tensor]:
     """Any angle, and a log-normal squared radius; x and y follow from them."""
-    angle = _any_angle(infer={"is_auxiliary": True})
+    angle = pyro.sample("angle", _any_angle(), infer={"is_auxiliary": True})
     loc = pyro.param("loc", _number(1.0))
     scale = pyro.param("scale", _number(1.0), constraint=positive)
     t = pyro.sample("t", dist.LogNormal(loc, scale), infer={"is_auxiliary": True})
-    area = _number(math.log(2.0))
-    pyro.sample("x", dist.Delta(t.sqrt() * angle.cos(), log_density=area))
-    pyro.sample("y", dist.Delta(t.sqrt() * angle.sin()))
+    x = pyro.sample("x", dist.Delta(t.sqrt() * angle.cos(), log_density=math.log(2.0)))
+    y = pyro.sample("y", dist.Delta(t.sqrt() * angle.sin()))
+    return {"x": x, "y": y}
 
 
-def _any_angle(**options: object) -> Tensor:
-    return pyro.sample("angle", dist.Uniform(_number(0.0), _number(2 * math.pi)), **options)
+def _any_angle() -> dist.Uniform:
+    return dist.Uniform(_number(0.0), _number(2 * math.pi))
