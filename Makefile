@@ -34,12 +34,12 @@ test: $(VENV)/.dev  ## Run the tests and the docstrings' examples
 arviz1: $(VENV)/.dev  ## Read an export under arviz 1, by Python 3.12 or newer, without torch
 	$(ONE_THREAD) .ci/arviz_1 $(BIN)/python $(VENV)/arviz1
 
-check:  ## Run all that CI runs: lint, types, imports, tests
+check:  ## Run all that CI runs: lint, types, imports, arviz1, tests
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory types
 	$(MAKE) --no-print-directory imports
-	$(MAKE) --no-print-directory test
 	$(MAKE) --no-print-directory arviz1
+	$(MAKE) --no-print-directory test
 
 lint: $(VENV)/.dev  ## Check style and format
 	$(BIN)/ruff check .

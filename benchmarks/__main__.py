@@ -14,14 +14,17 @@ from benchmarks import (
     discrete,
     growth,
     inequality,
+    kingma,
     leave_one_out,
     local,
+    noise,
     pathwise,
     quality,
     rvm,
     snr,
     sparse,
     speed,
+    vae,
     variance,
 )
 from benchmarks.figure import draw
@@ -39,11 +42,14 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,
     local.NAME: local.run,
+    noise.NAME: noise.run,
+    kingma.NAME: kingma.run,
     variance.NAME: variance.run,
     sparse.NAME: sparse.run,
     rvm.NAME: rvm.run,
     snr.NAME: snr.run,
     leave_one_out.NAME: leave_one_out.run,
+    vae.NAME: vae.run,
 }
 
 
@@ -57,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wall_threads=options.wall_threads,
         device=options.device,
         only=tuple(options.only),
+        seeds=options.seeds,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     if settings.device == "cuda" and not torch.cuda.is_available():
@@ -104,6 +111,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", default=(), metavar="workload", help="speed, quality: W1 W2a ..."
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seeds", type=int, default=0, help="vae: runs from as many seeds; 0: its own number"
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:

@@ -57,9 +57,16 @@ def _bars(axes: Any, panel: Bars) -> None:
 
 
 def _lines(axes: Any, panel: Lines) -> None:
-    for number, (label, (xs, ys)) in enumerate(panel.series.items()):
+    number = 0
+    for label, (xs, ys) in panel.series.items():
+        if label in panel.fits:
+            colour = axes.lines[-1].get_color()
+            axes.plot(xs, ys, linestyle="--", linewidth=1, color=colour, label=label)
+            continue
         marker = "osv^Dx+*"[number % 8]
-        axes.plot(xs, ys, marker=marker, markersize=4, linewidth=1, label=label)
+        width = 0 if panel.fits else 1
+        axes.plot(xs, ys, marker=marker, markersize=4, linewidth=width, label=label)
+        number += 1
     axes.set(xscale="log", yscale="log", xlabel=panel.across)
     axes.legend(fontsize="x-small", ncols=2)
 

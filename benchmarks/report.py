@@ -21,6 +21,7 @@ class Settings:
         wall_threads: as many again, by the clock on the wall; 0 to leave that out.
         device: ``"cpu"`` or ``"cuda"``.
         only: workloads to run; all if empty.
+        seeds: how many seeds to run from, ``seed`` the first; 0 for the benchmark's own number.
     """
 
     quick: bool = False
@@ -29,6 +30,7 @@ class Settings:
     wall_threads: int = 2
     device: str = "cpu"
     only: Sequence[str] = ()
+    seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,13 @@ class Lines:
         title: what is shown.
         across: what grows, in words.
         series: by label, the points' abscissae and ordinates.
+        fits: labels of those that are fitted to the one before: dashed, in its colour.
     """
 
     title: str
     across: str
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    fits: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from benchmarks.report import Lines, Report, Settings, Table, Target
 NAME = "sparse"
 COMPRESSION_AT_LEAST, ERROR_AT_MOST = 300.0, 0.095
 BATCH = 100
+THRESHOLDS = (3.0, 2.0, 1.0, 0.0, -1.0, -2.0, -3.0)
 
 
 def lenet_300_100() -> nn.Module:
@@ -69,15 +70,15 @@ class Race:
     build: Callable[[], nn.Module]
     epochs: int
     rate: float
-    wait: float = 0.05
-    warm_up: float = 0.3
+    wait: float = 0.02
+    warm_up: float = 0.2
     init_scale: float = 0.01
     conv: str = "per_example"
 
 
 RACES = {
-    "LeNet-300-100": Race(lenet_300_100, epochs=200, rate=4e-3),
-    "LeNet-5": Race(lenet_5, epochs=60, rate=4e-3),
+    "LeNet-300-100": Race(lenet_300_100, epochs=250, rate=1e-3, wait=0.0, warm_up=0.12),
+    "LeNet-5": Race(lenet_5, epochs=40, rate=6e-3, init_scale=0.05),
 }
 
 
@@ -93,6 +94,7 @@ class Outcome:
         left: share of the weights that were left at these times.
         errors: test errors at these times.
         seconds: CPU time of the training, compilation included.
+        thresholds: thresholds, and the weights left, compression and test error with each.
     """
 
     pruned: dsvi.nn.Pruned
@@ -102,6 +104,7 @@ class Outcome:
     left: list[float]
     errors: list[float]
     seconds: float
+    thresholds: list[tuple[float, int, float, float]]
 
 
 def run(settings: Settings) -> Report:
@@ -123,6 +126,7 @@ def run(settings: Settings) -> Report:
             found = sparsify(RACES[name], train, test, settings)
             print(found.pruned, flush=True)
             rows.append(_row(name, found))
+            report.tables.append(_by_threshold(name, found))
             series[name] = (found.epochs, found.left)
             report.data[name] = _facts(found)
             report.targets += _targets(name, found)
@@ -175,7 +179,12 @@ def sparsify(race: Race, train: Digits, test: Digits, settings: Settings) -> Out
     pruned = dsvi.nn.prune(network, guide)
     dense = dsvi.nn.prune(network, guide, threshold=math.inf)
     errors = error_of(pruned.net, test), error_of(dense.net, test)
-    return Outcome(pruned, *errors, *map(list, zip(*seen, strict=True)), seconds)
+    thresholds = []
+    for threshold in THRESHOLDS:
+        other = dsvi.nn.prune(network, guide, threshold=threshold)
+        left = sum(other.nonzero.values())
+        thresholds.append((threshold, left, other.compression, error_of(other.net, test)))
+    return Outcome(pruned, *errors, *map(list, zip(*seen, strict=True)), seconds, thresholds)
 
 
 @torch.no_grad()
@@ -196,6 +205,15 @@ def _row(name: str, found: Outcome) -> list[str]:
         f"{found.dense:.1%}",
         f"{found.seconds:.0f}",
     ]
+
+
+def _by_threshold(name: str, found: Outcome) -> Table:
+    rows = [
+        [f"{threshold:g}", str(left), f"{compression:.1f}", f"{error:.1%}"]
+        for threshold, left, compression, error in found.thresholds
+    ]
+    columns = ("pruned at log alpha above", "left", "compression", "test error")
+    return Table(f"{name}: other thresholds", columns, rows)
 
 
 def _facts(found: Outcome) -> dict[str, Any]:

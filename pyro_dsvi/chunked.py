@@ -12,13 +12,16 @@ another's baseline, for which their credits are found first.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from numbers import Integral
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyro_dsvi.bounds import Bound
 from pyro_dsvi.compiled.outcome import Outcome, without_hooks
+from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
+from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Run
@@ -31,6 +34,41 @@ from pyro_dsvi.passes.freeze import leaves_behind
 T = TypeVar("T")
 Execute = Callable[[range, Callable[[], None]], list[Execution]]
 Assemble = Callable[[list[Execution], Around], Assembled]
+
+
+def check_chunk(objective: str, chunk: Any, compiled: Any) -> None:
+    """Refuse a number of particles to hold that cannot work.
+
+    Raises:
+        InvalidArgument: if it is no whole number, or the step is to be compiled as well.
+    """
+    if chunk is None:
+        return
+    if not isinstance(chunk, Integral) or isinstance(chunk, bool) or chunk < 1:
+        raise InvalidArgument(
+            f"{objective}: chunk must be None or a whole number of at least 1, got {chunk!r}"
+        )
+    if compiled:
+        raise InvalidArgument(
+            f"{objective}: chunk={chunk} with compiled={compiled!r}: a recorded step holds all "
+            "particles at once; leave one of the two out"
+        )
+
+
+def refuse_learning(site: str, estimator: Estimator) -> None:
+    """Refuse what is trained by a loss of all particles, which are never there together.
+
+    Raises:
+        IncompatibleSite: if the estimator has parameters of its own, or its baseline has.
+    """
+    learner = estimator.learner
+    if learner is None or (learner is estimator.baseline and not list(learner.parameters())):
+        return
+    raise IncompatibleSite(
+        f"site {site!r}: {type(learner).__name__} learns from a loss of all particles at once, of "
+        "which chunk= holds some at a time; use dsvi.baselines.LeaveOneOut() or MovingAverage(), "
+        "or leave chunk out"
+    )
 
 
 @dataclass(eq=False)

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from pyro_dsvi.baselines import Keeper
 from pyro_dsvi.bounds import Bound
-from pyro_dsvi.chunked import ChunkedStep
+from pyro_dsvi.chunked import ChunkedStep, check_chunk, refuse_learning
 from pyro_dsvi.compiled import Compilation, CompiledGradients, Outcome
 from pyro_dsvi.errors import (
     BiasedEstimatorWarning,
     DSVIWarning,
-    IncompatibleSite,
     InvalidArgument,
     SiteMismatch,
 )
@@ -26,7 +25,7 @@ from pyro_dsvi.estimators.law import innermost
 from pyro_dsvi.graph.bundle import Bundle
 from pyro_dsvi.graph.gains import open_gates
 from pyro_dsvi.graph.layout import Layout
-from pyro_dsvi.graph.nested import NestedAssembler
+from pyro_dsvi.graph.nested import NestedAssembler, check_local_particles, refuse_asking
 from pyro_dsvi.graph.nodes import Run
 from pyro_dsvi.graph.preexisting import know
 from pyro_dsvi.graph.remarks import remarks
@@ -120,8 +119,8 @@ class Objective(ELBO, torch.nn.Module):
         torch.nn.Module.__init__(self)
         self._check_arguments(bound, num_particles, frozen, analytic_kl, compiled)
         self._check_number(bound, num_particles, local_particles)
-        self._check_chunk(chunk, compiled)
-        self._check_local(local_particles, bound, chunk)
+        check_chunk(type(self).__name__, chunk, compiled)
+        check_local_particles(type(self).__name__, local_particles, bound, chunk)
         ELBO.__init__(self, num_particles=num_particles)
         self.bound = bound
         self.chunk = None if chunk is None or chunk >= num_particles else int(chunk)
@@ -189,47 +188,6 @@ class Objective(ELBO, torch.nn.Module):
             raise InvalidArgument(
                 f"{type(self).__name__}: {bound!r} is made for {bound.num_particles} particles, "
                 f"got {word}particles={given}; pass {word}particles={bound.num_particles}"
-            )
-
-    def _check_chunk(self, chunk, compiled) -> None:
-        name = type(self).__name__
-        if chunk is None:
-            return
-        if not isinstance(chunk, Integral) or isinstance(chunk, bool) or chunk < 1:
-            raise InvalidArgument(
-                f"{name}: chunk must be None or a whole number of at least 1, got {chunk!r}"
-            )
-        if compiled:
-            raise InvalidArgument(
-                f"{name}: chunk={chunk} with compiled={compiled!r}: a recorded step holds all "
-                "particles at once; leave one of the two out"
-            )
-
-    def _check_local(self, local_particles, bound, chunk) -> None:
-        name = type(self).__name__
-        if local_particles is None:
-            return
-        whole = isinstance(local_particles, Integral) and not isinstance(local_particles, bool)
-        if not whole or local_particles < bound.min_particles:
-            raise InvalidArgument(
-                f"{name}: local_particles must be None or a whole number of at least "
-                f"{bound.min_particles}, got {local_particles!r}"
-            )
-        if bound.additive:
-            raise InvalidArgument(
-                f"{name}: local_particles with {type(bound).__name__}, which is a plain mean, "
-                "inside another mean; use num_particles, or e.g. dsvi.bounds.IWAE()"
-            )
-        if bound.guide is not bound:
-            raise InvalidArgument(
-                f"{name}: local_particles with {bound!r}, whose guide follows {bound.guide!r}: "
-                "inside a mean, model and guide have to climb one bound; use e.g. "
-                "dsvi.bounds.IWAE()"
-            )
-        if chunk is not None:
-            raise InvalidArgument(
-                f"{name}: local_particles with chunk={chunk}: nested particles are held all at "
-                "once; leave one of the two out"
             )
 
     # -- the interface of pyro.infer.ELBO ------------------------------------------------------
@@ -499,9 +457,9 @@ class Objective(ELBO, torch.nn.Module):
         particles = self.local_particles if local else self.num_particles
         choice = self.strategy.choose(name, q, infer, particles)
         if local is not None:
-            _refuse_asking(name, choice.estimator)
+            refuse_asking(name, choice.estimator)
         if self.chunk is not None:
-            _refuse_learning(name, choice.estimator)
+            refuse_learning(name, choice.estimator)
         if infer.get("enumerate") and not choice.estimator.enumerates:
             self._say_once(
                 DSVIWarning,
@@ -542,36 +500,6 @@ class Objective(ELBO, torch.nn.Module):
         state = self.__dict__.copy()
         state.update(_known=None, _plates=None, _choices={}, _follow=True, _compiled=None)
         return state
-
-
-def _refuse_learning(site: str, estimator: Estimator) -> None:
-    """Refuse what is trained by a loss of all particles, which are never there together.
-
-    Raises:
-        IncompatibleSite: if the estimator has parameters of its own, or its baseline has.
-    """
-    learner = estimator.learner
-    if learner is None or (learner is estimator.baseline and not list(learner.parameters())):
-        return
-    raise IncompatibleSite(
-        f"site {site!r}: {type(learner).__name__} learns from a loss of all particles at once, of "
-        "which chunk= holds some at a time; use dsvi.baselines.LeaveOneOut() or MovingAverage(), "
-        "or leave chunk out"
-    )
-
-
-def _refuse_asking(site: str, estimator: Estimator) -> None:
-    """Refuse what asks for the credit at other values, of which nested particles know nothing.
-
-    Raises:
-        IncompatibleSite: if the estimator asks.
-    """
-    if estimator.asks:
-        raise IncompatibleSite(
-            f"site {site!r}: {type(estimator).__name__} asks for the credit at other values, which "
-            "is not offered with local_particles; use dsvi.estimators.Pathwise() or "
-            "ScoreFunction() here"
-        )
 
 
 def _scored(runs: Sequence[Run]) -> bool:

@@ -16,6 +16,7 @@ from benchmarks.contenders.runner import NotAvailable
 from benchmarks.credit import variances
 from benchmarks.interleave import Contender, Interval, Timing, interleave, pinned, ratio_of_medians
 from benchmarks.machine import Neighbours
+from benchmarks.paired import difference, verdict
 from benchmarks.quality import reached
 from benchmarks.report import Report, Settings, Target, at_least_shown, text
 from benchmarks.speed import build
@@ -24,7 +25,7 @@ from benchmarks.workloads import EAGER, EAGER_PYRO, HAND, HAND_PLAIN, WORKLOADS
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_runs_and_writes_what_it_found(name, tmp_path, capsys):
-    pytest.importorskip("mlxtend" if name == "sparse" else "sklearn")
+    pytest.importorskip("mlxtend" if name in ("kingma", "sparse") else "sklearn")
     pyro.param("mine", torch.tensor(1.0))
     threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
     assert main([name, "--quick", "--out", str(tmp_path)]) == 0
@@ -208,3 +209,25 @@ def test_reports_are_joined():
         0.2,
         0.1,
     )
+
+
+def test_a_paired_difference_by_hand():
+    theirs = np.array([[10.0, -50.0, 3.0], [11.0, -40.0, 5.0]])
+    found = difference(theirs + np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]), theirs)
+    assert found.value == pytest.approx(2.5)
+    assert found.by_seed == pytest.approx((2.0, 3.0))
+    assert found.by_seeds == pytest.approx(0.5)  # of 2 and 3
+    assert found.by_data == pytest.approx(1 / 3**0.5)  # of 1.5, 2.5 and 3.5
+    assert found.error == pytest.approx((0.25 + 1 / 3) ** 0.5)
+    ends = found.interval.low, found.interval.high
+    assert ends == pytest.approx((2.5 - 2 * found.error, 2.5 + 2 * found.error))
+    assert difference(theirs[:1]).by_seeds is None
+
+
+def test_a_difference_is_shown_beyond_its_error_and_from_every_seed():
+    clear = difference(np.array([[1.0, 1.1], [1.0, 1.2]]))
+    of_two_signs = replace(clear, by_seed=(2.2, -0.05))
+    vague = difference(np.array([[-1.0, 3.0], [-1.1, 3.1]]))
+    assert (clear.clear, of_two_signs.clear, vague.clear) == (True, False, False)
+    said = verdict({"A": clear, "B": of_two_signs, "C": vague}, "IWAE")
+    assert said.endswith("difference from IWAE: A.  No difference is shown for: B; C")

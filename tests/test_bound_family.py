@@ -265,6 +265,21 @@ def test_a_models_weight_that_underflows_leaves_the_guides_path(dtype, frozen):
     assert gate.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_path_so_weak_that_its_share_underflows(dtype, frozen):
+    """The model gives the first particle no weight, the guide next to none: no gate is infinite."""
+    log_tiny = math.log(torch.finfo(dtype).tiny)
+    for behind in (0.4, 0.6, 0.8, 1.0, 1.1):
+        log_w = torch.tensor([behind * log_tiny, 0.0, -2 * log_tiny, 0.0], dtype=dtype)
+        found = sides(PIWAE(2, 2), log_w, frozen)
+        gate = found.frozen if frozen else found.live
+        path = MIWAE(2, 2).path(log_w, 1.0 if frozen else 0.0)
+        assert gate.isfinite().all()
+        torch.testing.assert_close(found.model * gate, path, rtol=1e-4, atol=0)
+        assert found.model[0] < 1e-30
+
+
 def gradient_far_apart(objective: dsvi.Objective) -> Tensor:
     """In float32, the gradient of the guide's location, one particle 5000 nats behind the other."""
     torch.set_default_dtype(torch.float32)

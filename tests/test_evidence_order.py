@@ -1,7 +1,7 @@
-"""L_m <= L_K <= log p(x) for m <= K, on a linear-Gaussian model, by quadrature over all draws."""
+"""L_m <= L_K <= log p(x) for m <= K on a linear-Gaussian model, by quadrature."""
 
+import itertools
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def bound(num_particles, loc=LOC, log_scale=LOG_SCALE):
 
 def test_more_particles_are_never_worse_and_never_reach_the_evidence():
     bounds = [bound(K) for K in (1, 2, 3, 4)]
-    steps = [after - before for before, after in pairwise(bounds)]
+    steps = [after - before for before, after in itertools.pairwise(bounds)]
     assert min(steps) > 0.01
     assert steps == sorted(steps, reverse=True)
     assert bounds[-1] < log_evidence()

@@ -15,7 +15,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 import pyro_dsvi as dsvi
-from pyro_dsvi.bounds import IWAE, Evidence, Renyi
+from pyro_dsvi.bounds import IWAE, MIWAE, PIWAE, Evidence, Renyi
 from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
 from pyro_dsvi.passes.record import running
 from pyro_dsvi.passes.sample import Sample
@@ -59,9 +59,20 @@ def of_datum(θ, x, g):
     return log_p - log_q, log_q
 
 
-def truth(by_hand, K, data=DATA):
-    """The nested bound and its gradient."""
+def posterior_logit(data):
+    """The exact posterior of the bit outside."""
+    θ, joint = parameters(), []
+    for g in (0.0, 1.0):
+        inside = bernoulli(θ["prior"], f64(g)) + normal(f64(0.4), g, 0.0)
+        joint.append(inside + sum(sum(of_datum(θ, x, g)).logsumexp(0) for x in data))
+    return float((joint[1] - joint[0]).detach())
+
+
+def truth(by_hand, K, data=DATA, g_logit=None):
+    """The nested bound and its gradient, with the guide's logit of g if given."""
     θ = parameters()
+    if g_logit is not None:
+        θ["g"] = f64(g_logit).requires_grad_()
     total = f64(0.0)
     index = torch.cartesian_prod(*[torch.arange(2)] * K).reshape(-1, K).T
     for g in (0.0, 1.0):
@@ -162,21 +173,12 @@ def test_it_is_a_bound_that_grows_with_local_particles():
     assert values[0] < values[-1] < log_evidence()
 
 
-def joint(K, data, only_local):
-    """The plain joint bound of K particles by hand; ``only_local``: the guide's g is exact."""
+def joint(K, data, g_logit=None):
+    """The plain joint bound of K particles by hand."""
     θ = parameters()
-    draws = list(itertools.product((0.0, 1.0), *[(0, 1)] * len(data)))
+    logit = θ["g"] if g_logit is None else f64(g_logit)
     log_w, log_q = [], []
-    posterior = f64(0.0)
-    if only_local:
-        both_values = []
-        for g in (0.0, 1.0):
-            inside = bernoulli(θ["prior"], f64(g)) + normal(f64(0.4), g, 0.0)
-            inside = inside + sum(sum(of_datum(θ, x, g)).logsumexp(0) for x in data)
-            both_values.append(inside)
-        posterior = both_values[1] - both_values[0]
-    for g, *bits in draws:
-        logit = posterior if only_local else θ["g"]
+    for g, *bits in itertools.product((0.0, 1.0), *[(0, 1)] * len(data)):
         q = bernoulli(logit, f64(g))
         w = bernoulli(θ["prior"], f64(g)) + normal(f64(0.4), g, 0.0) - q
         for x, bit in zip(data, bits, strict=True):
@@ -185,19 +187,19 @@ def joint(K, data, only_local):
         log_w.append(w)
         log_q.append(q)
     log_w, log_q = torch.stack(log_w), torch.stack(log_q)
-    index = torch.cartesian_prod(*[torch.arange(len(draws))] * K).reshape(-1, K).T
+    index = torch.cartesian_prod(*[torch.arange(len(log_w))] * K).reshape(-1, K).T
     value = log_w[index].logsumexp(0) - math.log(K)
     return float((log_q[index].sum(0).exp() * value).sum().detach())
 
 
 def test_which_of_the_two_is_tighter():
-    """With many data the nested one wins; with one datum, where all is joint, the plain one."""
-    many = DATA.repeat(2)[:3]
-    plain, nested = joint(2, many, False), truth(oracles.renyi(0.0), 2, many)[0]
-    assert max(plain, nested) < log_evidence(many)
-    one = DATA[:1]
-    plain_one, nested_one = joint(2, one, False), truth(oracles.renyi(0.0), 2, one)[0]
-    assert nested_one < plain_one < log_evidence(one)
+    """The joint one where the guide is poor outside the plate, the nested one where it is good."""
+    data = DATA.repeat(2)[:3]
+    poor = joint(2, data), truth(oracles.renyi(0.0), 2, data)[0]
+    logit = posterior_logit(data)
+    good = joint(2, data, logit), truth(oracles.renyi(0.0), 2, data, logit)[0]
+    assert poor[1] < poor[0] < log_evidence(data)
+    assert good[0] < good[1] < log_evidence(data)
 
 
 # -- minibatches -----------------------------------------------------------------------------------
@@ -371,6 +373,10 @@ def test_combinations_that_cannot_work():
         dsvi.Objective(Evidence(), local_particles=2)
     with pytest.raises(InvalidArgument, match="leave one of the two out"):
         dsvi.IWAE(4, local_particles=2, chunk=2)
+    with pytest.raises(InvalidArgument, match="guide follows MIWAE"):
+        dsvi.Objective(PIWAE(2, 3), local_particles=6)
+    with pytest.raises(InvalidArgument, match="pass local_particles=6"):
+        dsvi.Objective(MIWAE(2, 3), local_particles=4)
 
 
 def test_it_is_described(capsys):

@@ -230,6 +230,7 @@ def test_a_dream_that_gives_no_tuple():
         ({"num_particles": 1}, "one particle"),
         ({"num_particles": 2, "sleep": 1.5}, r"sleep must be in \[0, 1\]"),
         ({"num_particles": 2, "num_dreams": 0}, "num_dreams must be"),
+        ({"num_particles": 4, "sleep": 0.5, "chunk": 2}, "chunk=2 with sleep=0.5"),
     ],
 )
 def test_arguments_that_cannot_work(options, complaint):

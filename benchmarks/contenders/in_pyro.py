@@ -11,7 +11,7 @@ from pyro.infer import ELBO, SVI
 
 import pyro_dsvi as dsvi
 from benchmarks.contenders.runner import RATE, Runner
-from benchmarks.problem import Make
+from benchmarks.problem import Make, Program
 
 
 class Stepwise(Runner):
@@ -24,6 +24,7 @@ class Stepwise(Runner):
         seed: of the program's data and first parameters.
         rate: Adam's step size.
         around: a further context for each step, or None.
+        wrap: makes another model and guide of these two, or None.
         optimizer: Adam, Pyro's or ours.
     """
 
@@ -36,6 +37,7 @@ class Stepwise(Runner):
         seed: int = 0,
         rate: float = RATE,
         around: Callable[[], Any] | None = None,
+        wrap: Callable[[Any, Any], Any] | None = None,
         optimizer: Callable[[dict[str, float]], Any] = pyro.optim.Adam,
     ) -> None:
         self.loss = loss
@@ -45,6 +47,9 @@ class Stepwise(Runner):
         with self.around():
             pyro.set_rng_seed(seed)
             self.program = make()
+            if wrap is not None:
+                pair = wrap(self.program.model, self.program.guide)
+                self.program = Program(*pair, self.program.args)
             self._svi = self._inference(optimizer({"lr": rate}))
 
     def _inference(self, optimizer: Any) -> SVI:

@@ -16,7 +16,7 @@ draw for all data leaves, and what local reparameterization takes away.  The sha
 is :math:`\operatorname{Cov}(g_c, g)`: the shares add up to the variance.
 
 References:
-    :cite:p:`titsias2014dsvi`, :cite:p:`kingma2015dropout`
+    :cite:p:`titsias2014dsvi`, :cite:p:`kingma2015local`
 """
 
 from collections.abc import Mapping

@@ -128,7 +128,7 @@ def _draws(model: Program, guide: Program, args, kwargs, number: int) -> dict[st
     if nesting is None:
         runs = [executor.one(k, number) for k in range(number)]
     else:
-        runs = [executor.side_by_side(number, nesting)]
+        runs = [executor.side_by_side(range(number), number, nesting)]
     values = {}
     for name, msg in runs[0].model.sites.items():
         if not msg["is_observed"]:

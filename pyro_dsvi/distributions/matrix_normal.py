@@ -38,12 +38,12 @@ class MatrixNormal(TorchDistribution):
         (torch.Size([2, 3]), torch.Size([2, 3]))
     """
 
-    arg_constraints: ClassVar = {
+    arg_constraints: ClassVar[Any] = {
         "loc": constraints.independent(constraints.real, 2),
         "row_tril": constraints.lower_cholesky,
         "column_tril": constraints.lower_cholesky,
     }
-    support = constraints.independent(constraints.real, 2)
+    support: ClassVar[Any] = constraints.independent(constraints.real, 2)
     has_rsample = True
 
     def __init__(

@@ -187,7 +187,7 @@ class GuideDraws(Source):
             if self.nesting is None:
                 rows, execution = 1, executor.one()
             else:
-                execution = executor.side_by_side(rows, self.nesting)
+                execution = executor.side_by_side(range(rows), rows, self.nesting)
         except PlatesUnknown:  # a site that was not there in the first run
             raise enumerated("of the model", "the guide") from None
         record, run = execution.model, execution.run

@@ -22,7 +22,8 @@ References:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from numbers import Integral
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,12 +31,57 @@ from torch import Tensor
 from pyro_dsvi.baselines import Visit
 from pyro_dsvi.bounds import Bound
 from pyro_dsvi.bounds.bound import mean_of_others
-from pyro_dsvi.errors import IncompatibleSite
+from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.nodes import Cost, Latent, Run
 from pyro_dsvi.graph.surrogate import Assembled, Assembler
 from pyro_dsvi.graph.visits import shown_together
+
+
+def check_local_particles(objective: str, local_particles: Any, bound: Bound, chunk: Any) -> None:
+    """Refuse a number of local particles that cannot work.
+
+    Raises:
+        InvalidArgument: if it is no whole number, or the bound or chunks do not go with it.
+    """
+    if local_particles is None:
+        return
+    whole = isinstance(local_particles, Integral) and not isinstance(local_particles, bool)
+    if not whole or local_particles < bound.min_particles:
+        raise InvalidArgument(
+            f"{objective}: local_particles must be None or a whole number of at least "
+            f"{bound.min_particles}, got {local_particles!r}"
+        )
+    if bound.additive:
+        raise InvalidArgument(
+            f"{objective}: local_particles with {type(bound).__name__}, which is a plain mean, "
+            "inside another mean; use num_particles, or e.g. dsvi.bounds.IWAE()"
+        )
+    if bound.guide is not bound:
+        raise InvalidArgument(
+            f"{objective}: local_particles with {bound!r}, whose guide follows {bound.guide!r}: "
+            "inside a mean, model and guide have to climb one bound; use e.g. dsvi.bounds.IWAE()"
+        )
+    if chunk is not None:
+        raise InvalidArgument(
+            f"{objective}: local_particles with chunk={chunk}: nested particles are held all at "
+            "once; leave one of the two out"
+        )
+
+
+def refuse_asking(site: str, estimator: Estimator) -> None:
+    """Refuse what asks for the credit at other values, of which nested particles know nothing.
+
+    Raises:
+        IncompatibleSite: if the estimator asks.
+    """
+    if estimator.asks:
+        raise IncompatibleSite(
+            f"site {site!r}: {type(estimator).__name__} asks for the credit at other values, which "
+            "is not offered with local_particles; use dsvi.estimators.Pathwise() or "
+            "ScoreFunction() here"
+        )
 
 
 @dataclass(frozen=True)

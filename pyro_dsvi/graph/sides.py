@@ -9,7 +9,8 @@ something else, two live sums carry what each side receives,
 and the gate on a draw turns the weight :math:`m_k`, which comes back through the model, into that
 of the path.  So :math:`m_k` must not vanish where the path's weight does not (a weight that has
 underflown, say): it is kept above :math:`2^{-64}` of it, which the gate takes back exactly, and
-which adds to the model's gradient what no rounding would show.
+which adds to the model's gradient what no rounding would show; and, since that underflows in its
+turn for the least of the path's weights, above the smallest normal number.
 """
 
 from typing import NamedTuple
@@ -59,7 +60,9 @@ def sides(bound: Bound, log_w: Tensor, frozen: bool) -> Sides:
         return Sides(slope, guide.density(log_w), slope, slope)
     path = guide.path(log_w)
     through = guide.path(log_w, 1.0) if frozen else path
-    floor = _FLOOR * (path.abs() + through.abs())
+    size = path.abs() + through.abs()
+    smallest = torch.finfo(size.dtype).tiny
+    floor = torch.where(size == 0, 0.0, (_FLOOR * size).clamp(min=smallest))
     model = torch.where(slope.abs() < floor, torch.copysign(floor, slope), slope)
     live, held = _ratio(path, model), _ratio(through, model)
     return Sides(model, model if frozen else guide.density(log_w), live, held)

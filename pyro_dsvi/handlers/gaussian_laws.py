@@ -23,7 +23,7 @@ def gaussian_law(q: Any) -> Law | None:
         q = q.base_dist
     if isinstance(q, dist.Normal) and type(q).rsample is dist.Normal.rsample:
         return Diagonal(q.loc, q.scale) if q.batch_shape else None
-    shape = q.shape() if hasattr(q, "shape") else ()
+    shape: Any = q.shape() if hasattr(q, "shape") else ()
     if type(q) is dist.MultivariateNormal:
         tril = q._unbroadcasted_scale_tril
         return Factored(q.loc, tril.expand(*shape, shape[-1]))

@@ -55,6 +55,9 @@ def biases(bias: Undrawn, lead: Sequence[int], asked_by: str) -> Tensor | None:
     if moments is None:
         return None
 
+    if not moments.fits(lead):
+        raise bias.root.second_use(asked_by)
+
     def serves(way: Way) -> bool:
         return way.gives_each(lead)
 

@@ -55,6 +55,9 @@ def emit(
     if make is Flipout and not w.root.law.flips:
         return NotImplemented
 
+    if not moments.fits(layout.once_without_outputs):
+        raise w.root.second_use(asked_by)
+
     def serves(way: Way) -> bool:
         return way.serves(operator, layout)
 

@@ -131,12 +131,16 @@ class Root:
             return way
         use = earlier[0]
         if len(earlier) > 1 or not use.is_of(view) or not serves(use.way):
-            raise IncompatibleSite(
-                f"site {self.site!r}: {self.plan.title} has drawn it at the outputs of a layer, "
-                f"and {asked_by} uses it again in another way; the two would have to be drawn "
-                "jointly, which is not offered here; leave the site out by select=..."
-            )
+            raise self.second_use(asked_by)
         return use.way
+
+    def second_use(self, asked_by: str) -> IncompatibleSite:
+        """The error for a use whose joint law with an earlier one is not offered."""
+        return IncompatibleSite(
+            f"site {self.site!r}: {self.plan.title} has drawn it at the outputs of a layer, and "
+            f"{asked_by} uses it again in another way; the two would have to be drawn jointly, "
+            "which is not offered here; leave the site out by select=..."
+        )
 
     def _draw(self) -> Tensor:
         # A program may log a weight where gradients are off, before it uses it where they are on.

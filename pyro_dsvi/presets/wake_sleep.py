@@ -44,7 +44,7 @@ class RWS(Objective):
         dream: gives the guide's positional arguments as a tuple, from a mapping with the dreamt
             data and the minibatches' indices by site, and the programs' own arguments.  Looking for
             a minibatch's rows keeps a step from being compiled, which this spares.
-        options: as for :class:`Objective`.
+        options: as for :class:`Objective`; ``chunk`` only without a sleep phase.
 
     Raises:
         InvalidArgument: if an argument cannot work.
@@ -77,6 +77,11 @@ class RWS(Objective):
             raise InvalidArgument(
                 "RWS: one particle has the weight 1 wherever it lies, which teaches the guide "
                 "nothing; pass num_particles >= 2, or sleep=1"
+            )
+        if sleep and options.get("chunk") is not None:
+            raise InvalidArgument(
+                f"RWS: chunk={options['chunk']} with sleep={sleep}: a step in chunks has no sleep "
+                "phase; leave one of the two out"
             )
         super().__init__(bounds.RWS(wake=1 - sleep), num_particles=num_particles, **options)
         self.sleep = sleep

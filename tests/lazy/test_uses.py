@@ -104,6 +104,13 @@ def test_parts_of_one_row_are_not_taken_for_independent():
         F.linear(X[:, 2:], w[:, 2:])
 
 
+def test_layers_of_one_low_rank_law_must_have_the_same_examples():
+    w = make(low_rank(21))
+    F.linear(X, w[:15].view(5, 3))
+    with pytest.raises(IncompatibleSite, match="site 'w'"):
+        F.linear(X[:2], w[15:].view(2, 3))
+
+
 def test_a_row_in_full_that_is_cut_to_pieces_is_drawn():
     w = make(rows(8))
     assert F.linear(X, w[:3].view(1, 3)).shape == (4, 1)

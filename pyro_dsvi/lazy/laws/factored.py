@@ -79,6 +79,9 @@ class SharedMoments(RowMoments):
 
     shared: "Shared" = field(kw_only=True)
 
+    def fits(self, lead: Sequence[int]) -> bool:
+        return self.shared.fits(lead)
+
     def centre(self, operator: Operator, a: Any, layout: Layout) -> Tensor:
         pairs = zip(layout.once, layout.kinds, strict=True)
         lead = [1 if kind is Kind.OUTPUT else n for n, kind in pairs]

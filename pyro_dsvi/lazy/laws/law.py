@@ -39,6 +39,10 @@ class Moments(ABC):
     def covariance(self, operator: Operator, a: Any, b: Any) -> Tensor:
         """Covariance of an example's outputs for two inputs, output by output."""
 
+    def fits(self, lead: Sequence[int]) -> bool:
+        """Whether examples of these dimensions can have the noise shared with other uses."""
+        return True
+
     def colour(self, noise: Tensor) -> Tensor:
         """Correlate standard noise across the outputs of an example, as the weights do."""
         return noise

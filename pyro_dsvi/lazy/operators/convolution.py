@@ -37,7 +37,7 @@ class Convolution(Operator):
     output_padding: tuple[int, ...] | None = None
 
     @property
-    def by_rows(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def by_rows(self) -> bool:
         return self.output_padding is None
 
     @property

@@ -14,7 +14,7 @@ from pyro_dsvi.lazy.operators.operator import Operator
 class Lookup(Operator):
     """Indices ``[*]`` to rows ``[*, o]`` of a table ``[index, o]``."""
 
-    event = 2
+    event: ClassVar[int] = 2
     by_rows: ClassVar[bool] = False  # a row's elements are outputs
 
     def __call__(self, a: Any, w: Tensor) -> Tensor:

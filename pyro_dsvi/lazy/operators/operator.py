@@ -18,9 +18,11 @@ class Operator(ABC):
     """A bilinear map; subclasses are frozen dataclasses, equal where the map is the same.
 
     Attributes:
+        event: how many of the weight's dimensions, from the right, are one weight.
         by_rows: whether each output has a row of the weight, an element of its first dimension.
     """
 
+    event: int
     by_rows: bool
 
     @abstractmethod
@@ -46,11 +48,6 @@ class Operator(ABC):
             w: the weights, shape ``[*layout.once_without_outputs, *weight]``.
             layout: what the output's dimensions run over.
         """
-
-    @property
-    @abstractmethod
-    def event(self) -> int:
-        """How many of the weight's dimensions, from the right, are one weight."""
 
     def align(self, w: Tensor) -> Tensor:
         """A tensor of the weight's shape, to broadcast with weights of each example."""

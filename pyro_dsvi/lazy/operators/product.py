@@ -22,7 +22,7 @@ class Product(Operator):
     its dimensions but the last count as m, from the right.
     """
 
-    event = 2
+    event: ClassVar[int] = 2
     by_rows: ClassVar[bool] = True
 
     def __call__(self, a: Tensor, w: Tensor) -> Tensor:

@@ -41,8 +41,9 @@ def _transposed(func: Callable[..., Tensor], spatial: int) -> Callable[..., Any]
         groups: int = 1,
         dilation: Any = 1,
     ) -> Any:
-        parts = (_tuple(x, spatial) for x in (stride, padding, dilation))
-        operator = Convolution(func, spatial, *parts, groups, _tuple(output_padding, spatial))
+        stride, padding = _tuple(stride, spatial), _tuple(padding, spatial)
+        dilation, output_padding = _tuple(dilation, spatial), _tuple(output_padding, spatial)
+        operator = Convolution(func, spatial, stride, padding, dilation, groups, output_padding)
         return _convolve(operator, input, weight, bias)
 
     return rule

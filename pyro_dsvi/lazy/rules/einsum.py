@@ -10,9 +10,9 @@ from pyro_dsvi.lazy.operators.product import Product
 from pyro_dsvi.lazy.value import Undrawn
 
 
-def _einsum(equation: Any, *operands: Any) -> Any:
-    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
-        operands = tuple(operands[0])
+def _einsum(equation: Any, *given: Any) -> Any:
+    listed = len(given) == 1 and isinstance(given[0], (list, tuple))
+    operands: Any = tuple(given[0]) if listed else given
     letters = _letters(equation, operands)
     if letters is None:
         return NotImplemented

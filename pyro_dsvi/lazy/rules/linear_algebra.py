@@ -68,13 +68,15 @@ def _added(dims_x: int, dims_y: int) -> Callable[..., Any]:
         out = product(x, y)
         if out is NotImplemented:
             return out
-        out = out if alpha == 1 else mark(out * alpha, layout_of(out))
+        layout = layout_of(out)
+        out = out if alpha == 1 else out * alpha
+        out = out if layout is None else mark(out, layout)
         return _plus(out, added if beta == 1 else added * beta, "addmm")
 
     return rule
 
 
-def _rows_times(a: Tensor, w: Undrawn, asked_by: str) -> Any:
+def _rows_times(a: Tensor, w: Any, asked_by: str) -> Any:
     """Rows of ``a`` times the transpose of ``w``, ``[..., o, i]``."""
     if a.dim() > 1:
         return emit(Product(), a, w, asked_by)
