@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import (
     chunks,
+    cone,
     credit,
     discrete,
     growth,
@@ -20,6 +21,7 @@ from benchmarks import (
     pathwise,
     quality,
     rvm,
+    snr,
     sparse,
     speed,
     vae,
@@ -35,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     inequality.NAME: inequality.run,
     quality.NAME: quality.run,
     chunks.NAME: chunks.run,
+    cone.NAME: cone.run,
     credit.NAME: credit.run,
     discrete.NAME: discrete.run,
     pathwise.NAME: pathwise.run,
@@ -44,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     variance.NAME: variance.run,
     sparse.NAME: sparse.run,
     rvm.NAME: rvm.run,
+    snr.NAME: snr.run,
     leave_one_out.NAME: leave_one_out.run,
     vae.NAME: vae.run,
 }

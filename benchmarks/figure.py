@@ -1,9 +1,12 @@
 """A report's panels as a figure, where matplotlib is there."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Bars, Lines, Points, Report, at_least_shown
+from benchmarks.report import Bars, Densities, Lines, Points, Report, at_least_shown
+
+ABREAST = 4  # densities
 
 
 def draw(report: Report, folder: Path) -> Path | None:
@@ -23,6 +26,8 @@ def draw(report: Report, folder: Path) -> Path | None:
             _bars(axes, panel)
         elif isinstance(panel, Points):
             _points(axes, panel)
+        elif isinstance(panel, Densities):
+            _densities(axes, panel)
         else:
             _lines(axes, panel)
     figure.tight_layout()
@@ -31,7 +36,9 @@ def draw(report: Report, folder: Path) -> Path | None:
     return path
 
 
-def _height(panel: Bars | Lines | Points) -> float:
+def _height(panel: Bars | Lines | Points | Densities) -> float:
+    if isinstance(panel, Densities):
+        return 0.4 + 2.6 * math.ceil(len(panel.images) / ABREAST)
     if isinstance(panel, Bars):
         return 0.7 + 0.3 * len(panel.labels)
     return 5.0 if isinstance(panel, Points) else 3.5
@@ -71,3 +78,16 @@ def _points(axes: Any, panel: Points) -> None:
     axes.scatter(*panel.ringed, **ring, label="kept")
     axes.set(xlabel=panel.axes[0], ylabel=panel.axes[1])
     axes.legend(fontsize="x-small")
+
+
+def _densities(axes: Any, panel: Densities) -> None:
+    axes.axis("off")
+    down = math.ceil(len(panel.images) / ABREAST)
+    ends = (-panel.reach, panel.reach)
+    for number, (label, image) in enumerate(panel.images.items()):
+        row, column = divmod(number, ABREAST)
+        place = (column / ABREAST, 1 - (row + 1) / down, 0.95 / ABREAST, 0.78 / down)
+        inset = axes.inset_axes(place)
+        inset.imshow(image, origin="lower", extent=(*ends, *ends), cmap="magma")
+        inset.set_title(label, fontsize="x-small")
+        inset.tick_params(labelsize="xx-small")

@@ -120,6 +120,21 @@ class Points:
     ringed: tuple[Sequence[float], Sequence[float]]
 
 
+@dataclass(frozen=True)
+class Densities:
+    """One panel of the figure: densities over a square, side by side.
+
+    Attributes:
+        title: what is shown.
+        reach: the square is from minus this to this, across and up.
+        images: by label, the densities, a row for each place upwards.
+    """
+
+    title: str
+    reach: float
+    images: Mapping[str, Any]
+
+
 @dataclass
 class Report:
     """The result of a benchmark.
@@ -141,7 +156,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
-    panels: list[Bars | Lines | Points] = field(default_factory=list)
+    panels: list[Bars | Lines | Points | Densities] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     waited: float = 0.0
     neighbours: float = 0.0
