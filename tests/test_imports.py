@@ -22,7 +22,7 @@ LAYERS = (
     ("errors", "bounds", "baselines", "lazy"),
     ("optim", "graph", "estimators"),
     ("passes", "strategy"),
-    ("objective", "chunked", "compiled"),
+    ("objective", "compiled"),
     ("presets", "handlers", "distributions", "guides", "nn", "models"),
     ("predictive", "diagnostics", "export", "fit"),
     ("figures",),

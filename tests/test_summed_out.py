@@ -243,7 +243,7 @@ def test_particles_are_seen_to_go_side_by_side(name):
     model, guide = PROGRAMS[name]
     objective = dsvi.Objective(Evidence(), num_particles=2)
     objective.loss(model, guide)
-    assert objective._known[2] is not None
+    assert objective._pair.nesting is not None
 
 
 # -- under every bound, beside sites that are scored -------------------------------------------

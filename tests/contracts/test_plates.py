@@ -107,6 +107,6 @@ def test_programs_that_grow_apart_are_followed_again():
     with Drawn(values):
         for _ in range(3):
             used.loss(model, guide)
-        assert not used._follow
+        assert not used._pair.follow
         apart = True
         assert used.loss(model, guide) == pytest.approx(objective().loss(model, guide), abs=1e-12)

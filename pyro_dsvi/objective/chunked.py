@@ -12,47 +12,25 @@ another's baseline, for which their credits are found first.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from pyro_dsvi.bounds import Bound
 from pyro_dsvi.compiled.outcome import Outcome, without_hooks
-from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
+from pyro_dsvi.errors import IncompatibleSite
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Run
-from pyro_dsvi.graph.surrogate import Assembled, Assembler
-from pyro_dsvi.graph.whole import Around, Changed, Whole
+from pyro_dsvi.graph.surrogate import Assembler
+from pyro_dsvi.graph.whole import Changed, Whole
+from pyro_dsvi.objective.step import Step
 from pyro_dsvi.passes.chunks import Chunks
-from pyro_dsvi.passes.execute import Execution, Executor
+from pyro_dsvi.passes.execute import Execution
 from pyro_dsvi.passes.freeze import leaves_behind
 
 T = TypeVar("T")
-Execute = Callable[[range, Callable[[], None]], list[Execution]]
-Assemble = Callable[[list[Execution], Around], Assembled]
-
-
-def check_chunk(objective: str, chunk: Any, compiled: Any) -> None:
-    """Refuse a number of particles to hold that cannot work.
-
-    Raises:
-        InvalidArgument: if it is no whole number, or the step is to be compiled as well.
-    """
-    if chunk is None:
-        return
-    if not isinstance(chunk, Integral) or isinstance(chunk, bool) or chunk < 1:
-        raise InvalidArgument(
-            f"{objective}: chunk must be None or a whole number of at least 1, got {chunk!r}"
-        )
-    if compiled:
-        raise InvalidArgument(
-            f"{objective}: chunk={chunk} with compiled={compiled!r}: a recorded step holds all "
-            "particles at once; leave one of the two out"
-        )
 
 
 def refuse_learning(site: str, estimator: Estimator) -> None:
@@ -76,41 +54,35 @@ class ChunkedStep:
     """One step, a chunk of particles at a time.
 
     Args:
-        bound: the bound.
+        step: the step.
         num_particles: particles of the step.
         size: particles held at once.
-        executor: runs the programs.
-        execute: runs some of the particles; calls its second argument whenever it begins.
-        assemble: puts some of the particles together, the others being held.
     """
 
-    bound: Bound
+    step: Step
     num_particles: int
     size: int
-    executor: Executor
-    execute: Execute
-    assemble: Assemble
-    last: list[Execution] = field(default_factory=list)
+    _last: list[Execution] = field(default_factory=list)
 
-    def evaluate(self) -> tuple[Tensor, Sequence[Bundle]]:
-        """The bound's estimate in nats, and the terms that stand under one bound."""
+    def evaluate(self) -> Tensor:
+        """The bound's estimate in nats."""
         whole = self._twice_if_need_be(self._evaluate)
-        return whole.value(self.bound), whole.bundles
+        self.step.remark(whole.bundles, self._last)
+        return whole.value(self.step.bound)
 
-    def differentiate(self, credited: bool) -> tuple[Outcome, Sequence[Bundle]]:
-        """The loss with its gradient, and the terms that stand under one bound.
-
-        Args:
-            credited: whether particles may be one another's baseline.
-        """
-        return self._twice_if_need_be(lambda: self._differentiate(credited))
+    def differentiate(self) -> Outcome:
+        """The loss with its gradient."""
+        credited = self.step.pair.may_have_rivals()
+        outcome, bundles = self._twice_if_need_be(lambda: self._differentiate(credited))
+        self.step.remark(bundles, self._last)
+        return outcome
 
     def _twice_if_need_be(self, attempt: Callable[[], T]) -> T:
         """A program may set itself up in its first run, and then chunks do not fit together."""
         try:
             return attempt()
         except Changed:
-            self.executor.draw_minibatches_anew()
+            self.step.executor.draw_minibatches_anew()
             return attempt()
 
     @torch.no_grad()
@@ -119,7 +91,7 @@ class ChunkedStep:
 
     def _differentiate(self, credited: bool) -> tuple[Outcome, Sequence[Bundle]]:
         chunks = Chunks(self.num_particles, self.size)
-        joint = not self.bound.additive
+        joint = not self.step.bound.additive
         whole = Whole(self.num_particles)
         if joint:
             with torch.no_grad():
@@ -128,19 +100,19 @@ class ChunkedStep:
             whole = self._first(chunks, credited=True)
         twice = joint or credited
         if twice:
-            self.executor.draw_minibatches_anew()
+            self.step.executor.draw_minibatches_anew()
         gradient = _Sum()
-        value = whole.value(self.bound)
+        value = whole.value(self.step.bound)
         rounds = chunks.again() if twice else chunks.once()
         for i, (part, drawing) in enumerate(rounds):
-            executions = self.execute(part, (lambda: None) if twice else drawing)
+            executions = self.step.execute(part, (lambda: None) if twice else drawing)
             if twice:
                 drawing()
-            assembled = self.assemble(executions, whole.around(i))
+            assembled = self.step.assemble(executions, True, whole.around(i))
             gradient.add(-assembled.surrogate, last=part.stop == self.num_particles)
             if not joint:
                 value = value + assembled.value.detach()
-            self.last = executions
+            self._last = executions
         whole.learn()
         leaves, gradients = gradient.leaves, gradient.gradients
         return Outcome(-value.detach(), leaves, gradients), whole.bundles
@@ -148,7 +120,7 @@ class ChunkedStep:
     def weigh(self) -> Iterator[tuple[int, list[Bundle], Tensor | None, list[Run]]]:
         """Of each chunk how many particles it has, its log weights, its other terms, its runs."""
         for part, begin in Chunks(self.num_particles, self.size).once():
-            runs = [execution.run for execution in self.execute(part, begin)]
+            runs = [execution.run for execution in self.step.execute(part, begin)]
             yield len(part), *bundles(runs, Layout.of(runs)), runs
 
     def _first(self, chunks: Chunks, credited: bool) -> Whole:
@@ -156,20 +128,17 @@ class ChunkedStep:
         whole = Whole(self.num_particles)
         for part, begin in chunks.once():
             if part.start == 0:
-                begin = _both(self.executor.draw_minibatches_anew, begin)
-            executions = self.execute(part, begin)
+                begin = _both(self.step.executor.draw_minibatches_anew, begin)
+            executions = self.step.execute(part, begin)
             runs = [execution.run for execution in executions]
-            args, kwargs = self.executor.args, self.executor.kwargs
+            given = self.step.bound, runs, self.step.executor.args, self.step.executor.kwargs
             if credited:
-                whole.add(
-                    len(part), [], credits=Assembler(self.bound, runs, args, kwargs).credits()
-                )
-            elif self.bound.additive:
-                total = Assembler(self.bound, runs, args, kwargs).evaluate().value
-                whole.add(len(part), [], total)
+                whole.add(len(part), [], credits=Assembler(*given).credits())
+            elif self.step.bound.additive:
+                whole.add(len(part), [], Assembler(*given).evaluate().value)
             else:
                 whole.add(len(part), *bundles(runs, Layout.of(runs)))
-            self.last = executions
+            self._last = executions
         whole.close()
         return whole
 
