@@ -25,19 +25,24 @@ def step(objective: Any, programs: Programs) -> list[Tensor]:
 
     It is what ``pyro.infer.SVI`` would give its optimizer.
     """
-    return step_with_value(objective, programs)[1]
+    return _step(objective, programs)[1]
 
 
 def step_with_value(objective: Any, programs: Programs) -> tuple[float, list[Tensor]]:
     """One estimate of the bound in nats, and of its gradient, parameter by parameter."""
+    loss, gradient = _step(objective, programs)
+    return -float(loss), gradient
+
+
+def _step(objective: Any, programs: Programs) -> tuple[Any, list[Tensor]]:
+    """What the objective returns, and the gradient that it leaves behind."""
     leaves = list(programs.parameters.values())
     for leaf in (*leaves, *parameters_of(objective)):
         leaf.grad = None
     loss = objective.loss_and_grads(
         programs.model, programs.guide, *programs.args, **programs.kwargs
     )
-    gradient = [torch.zeros_like(p) if p.grad is None else -p.grad for p in leaves]
-    return -float(loss), gradient
+    return loss, [torch.zeros_like(p) if p.grad is None else -p.grad for p in leaves]
 
 
 def sampled(objective: Any, programs: Programs, num_samples: int) -> Gradient:
