@@ -42,14 +42,13 @@ def smooth(log_w: np.ndarray) -> Smoothed:
     Args:
         log_w: log weights in nats, shape ``[quantities, S]``.
     """
-    from arviz import psislw  # slow to load
-    from scipy.special import logsumexp
+    from scipy.special import logsumexp  # slow to load
 
     log_w = np.asarray(log_w)
     doubt = 1e3 * np.finfo(log_w.dtype).eps * np.maximum(1, np.abs(log_w).max(1))
     exact = np.ascontiguousarray(log_w, dtype=np.float64)
     S = exact.shape[1]
-    smoothed, k = psislw(exact, normalize=False)
+    smoothed, k = _psis(exact)
     k = np.atleast_1d(np.asarray(k, dtype=np.float64)).copy()
     alike = np.ptp(exact, axis=1) <= doubt
     few = np.array([len(np.unique(row)) <= S / 10 for row in exact])
@@ -109,3 +108,16 @@ def meaning(k: float, num_samples: int) -> str:
         "the weights have no finite mean: the guide misses the posterior's bulk or tails, and "
         "nothing computed from it can be trusted; look for a richer guide"
     )
+
+
+def _psis(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smoothed log weights, not normalised, and k̂, by whichever arviz is there."""
+    try:
+        from arviz import psislw
+    except ImportError:  # arviz 1, which turns the sign of what it is given, and normalises
+        from arviz_stats.base import array_stats
+
+        smoothed, k = array_stats.psislw(-log_w)
+        least = log_w.argmin(1)[:, None]  # which no tail holds
+        return smoothed + np.take_along_axis(log_w - smoothed, least, 1), k
+    return psislw(log_w, normalize=False)

@@ -16,7 +16,7 @@ WITHOUT_TORCH = importlib.util.find_spec("torch") is None
 
 if WITHOUT_TORCH:
     sys.path.insert(0, str(ROOT))
-    for name in ("pyro_dsvi", "pyro_dsvi.export", "pyro_dsvi.figures"):
+    for name in ("pyro_dsvi", "pyro_dsvi.diagnostics", "pyro_dsvi.export", "pyro_dsvi.figures"):
         bare = ModuleType(name)
         bare.__path__ = [str(ROOT / name.replace(".", "/"))]
         sys.modules[name] = bare
