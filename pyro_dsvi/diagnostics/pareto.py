@@ -115,9 +115,10 @@ def _psis(log_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
         from arviz import psislw
     except ImportError:  # arviz 1, which turns the sign of what it is given, and normalises
-        from arviz_stats.base import array_stats
+        from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
 
         smoothed, k = array_stats.psislw(-log_w)
         least = log_w.argmin(1)[:, None]  # which no tail holds
         return smoothed + np.take_along_axis(log_w - smoothed, least, 1), k
-    return psislw(log_w, normalize=False)
+    smoothed, k = psislw(log_w, normalize=False)
+    return np.asarray(smoothed), np.asarray(k)
