@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,14 @@ def apart(function: Callable[..., T], *arguments: Any, threads: int) -> T:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, context, _hold, (threads,)) as pool:
             return pool.submit(function, *arguments).result()
+
+
+def resident(key: str) -> float:
+    """A line of ``/proc/self/status`` in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return float(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {key}")
 
 
 @contextmanager

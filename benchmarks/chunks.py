@@ -5,7 +5,6 @@ ELBO (one).  A peak of memory belongs to a process, so each figure is taken in a
 the process ever held, torch and Pyro with their 300 MiB included.
 """
 
-import resource
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ import pyro
 import torch
 
 import pyro_dsvi as dsvi
-from benchmarks.apart import apart
+from benchmarks.apart import apart, resident
 from benchmarks.interleave import Interval
 from benchmarks.programs.vae import VAE
 from benchmarks.report import Lines, Report, Settings, Table, Target
@@ -64,4 +63,4 @@ def step(bound: str, num_particles: int, chunk: int | None, seed: int) -> tuple[
         start = time.process_time()
         objective.loss_and_grads(program.model, program.guide, *program.args)
         seconds = time.process_time() - start
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds
+    return resident("VmHWM"), seconds

@@ -20,7 +20,7 @@ import torch
 from pyro.infer import RenyiELBO, Trace_ELBO
 
 import pyro_dsvi as dsvi
-from benchmarks.apart import apart
+from benchmarks.apart import apart, resident
 from benchmarks.compare import compare, how
 from benchmarks.contenders.in_numpyro import Jitted
 from benchmarks.contenders.runner import NotAvailable
@@ -219,7 +219,7 @@ def peak(axis: str, who: str, size: int, settings: Settings) -> float | None:
     """
     workload, report = AXES[axis].workload(size), Report(NAME, axis)
     _load_libraries(who)
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     runner = build(workload, settings, report, only=(who,))[0].get(who)
     if runner is None:
         return None
@@ -233,7 +233,7 @@ def peak(axis: str, who: str, size: int, settings: Settings) -> float | None:
         runner.finish()
     if settings.device == "cuda":
         return torch.cuda.max_memory_allocated() / _MIB
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
 def _load_libraries(who: str) -> None:
@@ -242,14 +242,6 @@ def _load_libraries(who: str) -> None:
     if who in (NUMPYRO, NUMPYRO_SCAN):
         with suppress(NotAvailable):
             Jitted.libraries()
-
-
-def _resident(key: str) -> float:
-    """A line of ``/proc/self/status`` in MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return float(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {key}")
 
 
 def _forget_peak() -> None:
