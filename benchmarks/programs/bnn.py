@@ -7,7 +7,6 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from torch.nn import functional as F
 
 from benchmarks.problem import ByHand, Problem, Program, leaves, tensor
@@ -77,7 +76,7 @@ class BNN(Problem):
 
     def in_pyro(self, device: str = "cpu") -> Program:
         means = {name: tensor(array, device) for name, array in self.means.items()}
-        first_scale = self.scale  # the program is not to hold on to this object's arrays
+        log_first = math.log(self.scale)  # the program is not to hold on to this object's arrays
 
         def model(x, labels):
             drawn = {
@@ -93,12 +92,8 @@ class BNN(Problem):
         def guide(x, labels):
             for n, m in means.items():
                 mean = pyro.param("mean_" + n, lambda m=m: m.clone())
-                scale = pyro.param(
-                    "scale_" + n,
-                    lambda m=m: torch.full_like(m, first_scale),
-                    constraint=constraints.positive,
-                )
-                pyro.sample(n, dist.Normal(mean, scale).to_event(m.dim()))
+                log_scale = pyro.param("log_scale_" + n, lambda m=m: torch.full_like(m, log_first))
+                pyro.sample(n, dist.Normal(mean, log_scale.exp()).to_event(m.dim()))
 
         labels = torch.tensor(self.labels, device=device)
         return Program(model, guide, (tensor(self.images, device), labels))
@@ -108,7 +103,6 @@ class BNN(Problem):
         import jax.numpy as jnp
         import numpyro
         import numpyro.distributions as ndist
-        from numpyro.distributions import constraints
 
         def model(x, labels):
             drawn = {
@@ -125,9 +119,7 @@ class BNN(Problem):
         def guide(x, labels):
             for n, m in self.means.items():
                 mean = numpyro.param("mean_" + n, jnp.asarray(m))
-                scale = numpyro.param(
-                    "scale_" + n, jnp.full(m.shape, self.scale), constraint=constraints.positive
-                )
-                numpyro.sample(n, ndist.Normal(mean, scale).to_event(m.ndim))
+                log_scale = numpyro.param("log_scale_" + n, jnp.full(m.shape, math.log(self.scale)))
+                numpyro.sample(n, ndist.Normal(mean, jnp.exp(log_scale)).to_event(m.ndim))
 
         return Program(model, guide, (jnp.asarray(self.images), jnp.asarray(self.labels)))

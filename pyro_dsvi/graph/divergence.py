@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
+from torch.linalg import vector_norm
 
 from pyro_dsvi.lazy.copies import compact
 
@@ -65,10 +66,10 @@ class _FromOneWidth(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loc: Tensor, scale: Tensor, prior_loc: Tensor, width: Tensor) -> Tensor:
         ctx.save_for_backward(loc, scale, prior_loc, width)
-        memory = loc - prior_loc
-        squares = memory.square_().sum()
-        squares = squares + torch.mul(scale, scale, out=memory).sum()
-        logs = torch.log(scale, out=memory).sum()
+        memory = scale.log()
+        logs = memory.sum()
+        torch.sub(loc, prior_loc, out=memory)
+        squares = vector_norm(memory).square() + vector_norm(scale).square()
         return squares / (2 * width.square()) - logs + loc.numel() * (width.log() - 0.5)
 
     @staticmethod
@@ -77,5 +78,5 @@ class _FromOneWidth(torch.autograd.Function):
         (gradient,) = gradients
         weight = gradient / width.square()
         by_loc = (loc - prior_loc).mul_(weight)
-        by_scale = scale.reciprocal().mul_(-gradient).add_(scale * weight)
+        by_scale = scale.reciprocal().mul_(-gradient).addcmul_(scale, weight)
         return by_loc, by_scale, None, None
