@@ -155,3 +155,25 @@ def test_describing_learns_nothing_and_passes_arguments():
 def test_a_refused_site_is_refused_here_too():
     with pytest.raises(dsvi.errors.IncompatibleSite, match=r"'b'.*no rsample"):
         dsvi.PathwiseELBO().describe(model, guide)
+
+
+def test_a_second_pair_is_described_by_itself():
+    def other_guide():
+        probs = pyro.param("probs", torch.tensor(0.4))
+        pyro.sample("b", dist.Bernoulli(probs), infer={"enumerate": "parallel"})
+
+    def one_model():
+        pyro.sample("b", dist.Bernoulli(0.3))
+
+    def one_guide():
+        pyro.sample("b", dist.Bernoulli(pyro.param("own probs", torch.tensor(0.4))))
+
+    def chosen(one):
+        return {name: type(choice.estimator) for name, choice in one.items()}
+
+    objective = dsvi.MixedELBO(num_particles=2)
+    alone = chosen(dsvi.MixedELBO(num_particles=2).describe(one_model, one_guide))
+    first = chosen(objective.describe(one_model, other_guide))
+    objective.loss_and_grads(one_model, other_guide)
+    assert chosen(objective.describe(one_model, one_guide)) == alone
+    assert chosen(objective.describe(one_model, other_guide)) == first
