@@ -103,6 +103,8 @@ def _shared(tensors: list[Tensor]) -> tuple[Any, ...]:
 
 def _autocast() -> Any:
     """To which dtypes products are cast, by device."""
+    if not torch._C._is_any_autocast_enabled():  # the usual case, asked at each step
+        return None
     return tuple(
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         for device in ("cpu", "cuda")

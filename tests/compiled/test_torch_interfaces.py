@@ -78,6 +78,18 @@ def test_function_modes_can_be_counted():
     assert torch._C._len_torch_function_stack() == 0, f"_len_torch_function_stack: {USED}"
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_any_autocast_is_seen(device):
+    seen = torch._C._is_any_autocast_enabled
+    before = torch.is_autocast_enabled(device)
+    try:
+        torch.set_autocast_enabled(device, True)
+        assert seen(), f"autocast on {device}: {USED}"
+    finally:
+        torch.set_autocast_enabled(device, before)
+    assert not seen()
+
+
 def test_fused_adam_takes_lists():
     from torch.optim.adam import adam
 
