@@ -1,9 +1,13 @@
-"""Every error and warning the package raises by itself.
+"""Every error and warning the package raises by itself, and the check that most arguments need.
 
 All errors derive from :class:`DSVIError`, which is a ``ValueError``: code that guards a Pyro
 program with ``except ValueError`` keeps working.  A message names the site (or plate, or
 argument), says what was found, and says what to do.
 """
+
+import math
+from numbers import Integral
+from typing import Any
 
 
 class DSVIError(ValueError):
@@ -75,3 +79,28 @@ class UncontrolledNoiseWarning(DSVIWarning):
 
 class PlainPictureWarning(DSVIWarning):
     """A graph was drawn without graphviz, for want of it."""
+
+
+def check_whole(
+    what: str, number: Any, least: int, most: int | None = None, *, or_none: bool = False
+) -> None:
+    """Refuse what is not a whole number in a range.
+
+    Args:
+        what: whose argument it is, and its name, for the message.
+        number: what was given.
+        least: the smallest that works.
+        most: the largest, if there is one.
+        or_none: whether None works as well.
+
+    Raises:
+        InvalidArgument: if it is none; True and False are none.
+    """
+    if or_none and number is None:
+        return
+    whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not whole or not least <= int(number) <= (math.inf if most is None else most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise InvalidArgument(
+            f"{what} must be {'None or ' * or_none}a whole number {bounds}, got {number!r}"
+        )

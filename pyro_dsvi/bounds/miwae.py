@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_dsvi.bounds.bound import Bound, exclusive_sum, mean_of_others
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import InvalidArgument, check_whole
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,7 @@ class MIWAE(Bound):
 
     def __post_init__(self) -> None:
         for name, number in (("m", self.m), ("k", self.k)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise InvalidArgument(
-                    f"{type(self).__name__}: {name} must be a whole number of at least 1, "
-                    f"got {number!r}"
-                )
+            check_whole(f"{type(self).__name__}: {name}", number, 1)
 
     @property
     def num_particles(self) -> int:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import InvalidArgument, check_whole
 
 _HALVINGS = 26
 _NEWTON = 2  # each step doubles the order to which the nodes are differentiable
@@ -95,7 +95,7 @@ class LogUniform(Partition):
     first: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_intervals("LogUniform", self.intervals)
+        check_whole("LogUniform: intervals", self.intervals, 1)
         if not 0 < self.first < 1:
             raise InvalidArgument(f"LogUniform: first must be in (0, 1), got {self.first!r}")
 
@@ -125,7 +125,7 @@ class Moments(Partition):
     intervals: int
 
     def __post_init__(self) -> None:
-        _check_intervals("Moments", self.intervals)
+        check_whole("Moments: intervals", self.intervals, 1)
 
     def nodes(self, log_w: Tensor) -> Tensor:
         ends = log_w.new_tensor([0.0, 1.0]).reshape(2, *(1,) * (log_w.dim() - 1))
@@ -188,10 +188,3 @@ def _spread_out(beta: Tensor, log_w: Tensor) -> Tensor:
 
 def _spread(log_w: Tensor) -> float:
     return 100 * torch.finfo(log_w.dtype).eps
-
-
-def _check_intervals(name: str, intervals: int) -> None:
-    if isinstance(intervals, bool) or not isinstance(intervals, int) or intervals < 1:
-        raise InvalidArgument(
-            f"{name}: intervals must be a whole number of at least 1, got {intervals!r}"
-        )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import InvalidArgument, check_whole
 
 Pass = Callable[[torch.fx.GraphModule], torch.fx.GraphModule]
 _BACKENDS = ("auto", "inductor", "cpp", "recorded")
@@ -56,8 +56,4 @@ class Compilation:
                 f"Compilation: backend must be one of {_BACKENDS}, got {self.backend!r}"
             )
         for name in ("max_recordings", "unroll", "first_check"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InvalidArgument(
-                    f"Compilation: {name} must be a whole number of at least 1, "
-                    f"got {getattr(self, name)!r}"
-                )
+            check_whole(f"Compilation: {name}", getattr(self, name), 1)

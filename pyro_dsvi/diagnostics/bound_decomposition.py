@@ -20,7 +20,6 @@ References:
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from pyro_dsvi.bounds import Evidence
 from pyro_dsvi.diagnostics.log_evidence import Drawing, LogEvidence
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import check_whole
 from pyro_dsvi.graph.layout import Layout
 from pyro_dsvi.graph.nodes import Cost, Run
 
@@ -229,11 +228,7 @@ def bound_decomposition(
     References:
         :cite:p:`cremer2018inference`
     """
-    if not isinstance(num_samples, Integral) or num_samples < 2:
-        raise InvalidArgument(
-            f"bound_decomposition: num_samples must be a whole number of at least 2, "
-            f"got {num_samples!r}"
-        )
+    check_whole("bound_decomposition: num_samples", num_samples, 2)
 
     def terms(program: Callable[..., Any]) -> tuple[Term, ...]:
         drawing = Drawing(

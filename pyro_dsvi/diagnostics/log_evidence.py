@@ -20,14 +20,13 @@ References:
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_dsvi.bounds import IWAE
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import InvalidArgument, check_whole
 from pyro_dsvi.estimators import ScoreFunction
 from pyro_dsvi.graph.bundle import Bundle
 from pyro_dsvi.graph.nodes import Run
@@ -146,11 +145,7 @@ def log_evidence(
     References:
         :cite:p:`kong1994`, :cite:p:`wu2017quantitative`
     """
-    if not isinstance(num_particles, Integral) or num_particles < 2:
-        raise InvalidArgument(
-            f"log_evidence: num_particles must be a whole number of at least 2, "
-            f"got {num_particles!r}"
-        )
+    check_whole("log_evidence: num_particles", num_particles, 2)
     drawing = Drawing(
         IWAE(), num_particles=num_particles, chunk=chunk, vectorize_particles=vectorize_particles
     )

@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual, Visit
+from pyro_dsvi.errors import check_whole
 from pyro_dsvi.estimators.controlled import Controlled, Part
 from pyro_dsvi.estimators.estimator import Bias
 from pyro_dsvi.estimators.expansion import Expansion
 from pyro_dsvi.estimators.gaussian import gaussian, gaussian_objection
-from pyro_dsvi.estimators.taylor import check_probes
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Delta(Controlled):
     passes_gradient: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_probes("Delta", self.probes)
+        check_whole("Delta: probes", self.probes, 0)
 
     def objection(self, q: Any) -> str | None:
         return gaussian_objection(q)

@@ -13,14 +13,13 @@ References:
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual, Visit
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import check_whole
 from pyro_dsvi.estimators.categories import gumbel, objection_to_event, whole_event
 from pyro_dsvi.estimators.estimator import Bias, Estimator, Surrogate
 
@@ -57,13 +56,8 @@ class SumAndSample(Estimator):
     joint: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name, number, least in (("k", self.k, 1), ("max_support", self.max_support, 2)):
-            whole = isinstance(number, Integral) and not isinstance(number, bool)
-            if not whole or number < least:
-                raise InvalidArgument(
-                    f"SumAndSample: {name} must be a whole number of at least {least}, "
-                    f"got {number!r}"
-                )
+        check_whole("SumAndSample: k", self.k, 1)
+        check_whole("SumAndSample: max_support", self.max_support, 2)
 
     def objection(self, q: Any) -> str | None:
         return objection_to_event(q, self.max_support)

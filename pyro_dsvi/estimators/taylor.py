@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual, Visit
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import check_whole
 from pyro_dsvi.estimators.controlled import Controlled, Part
 from pyro_dsvi.estimators.estimator import Bias
 from pyro_dsvi.estimators.expansion import Expansion
@@ -56,7 +56,7 @@ class Taylor(Controlled):
     passes_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_probes("Taylor", self.probes)
+        check_whole("Taylor: probes", self.probes, 0)
 
     def objection(self, q: Any) -> str | None:
         return gaussian_objection(q)
@@ -80,15 +80,3 @@ class Taylor(Controlled):
         drawn = expansion.slopes[1] if len(expansion.slopes) > 1 else None
         drawn_factor = None if drawn is None else law.outer(drawn, noise)
         return [Part(law.loc, drawn, -bent), Part(law.factor, drawn_factor, by_factor)]
-
-
-def check_probes(estimator: str, probes: Any) -> None:
-    """Refuse what is no number of probes.
-
-    Raises:
-        InvalidArgument: if it is not a whole number of at least 0.
-    """
-    if not isinstance(probes, int) or isinstance(probes, bool) or probes < 0:
-        raise InvalidArgument(
-            f"{estimator}: probes must be a whole number of at least 0, got {probes!r}"
-        )

@@ -16,14 +16,13 @@ References:
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pyro_dsvi.baselines import Counterfactual, Visit
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import check_whole
 from pyro_dsvi.estimators.categories import (
     Categories,
     gumbel,
@@ -67,16 +66,8 @@ class WithoutReplacement(Estimator):
     joint: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not _whole(self.k) or not 2 <= self.k <= MOST:
-            raise InvalidArgument(
-                f"WithoutReplacement: k must be a whole number from 2 to {MOST}, got {self.k!r}; "
-                "the chances of 2 ** k subsets are computed"
-            )
-        if not _whole(self.max_support) or self.max_support < 2:
-            raise InvalidArgument(
-                "WithoutReplacement: max_support must be a whole number of at least 2, "
-                f"got {self.max_support!r}"
-            )
+        check_whole("WithoutReplacement: k", self.k, 2, MOST)
+        check_whole("WithoutReplacement: max_support", self.max_support, 2)
 
     def objection(self, q: Any) -> str | None:
         return objection_to_event(q, self.max_support)
@@ -155,7 +146,3 @@ def leave_out(log_p: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     pairs = [torch.stack([log_h[1 << s | 1 << t] for t in range(k)], -1) for s in range(k)]
     two = torch.stack(pairs, -2)
     return (one - log_h[0].unsqueeze(-1)).exp(), (two - one.unsqueeze(-1)).exp()
-
-
-def _whole(x: Any) -> bool:
-    return isinstance(x, Integral) and not isinstance(x, bool)

@@ -3,14 +3,13 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_dsvi.errors import DSVIWarning, InvalidArgument
+from pyro_dsvi.errors import DSVIWarning, InvalidArgument, check_whole
 from pyro_dsvi.export import collect
 from pyro_dsvi.export.draws import ChainDraws, GuideDraws, Source
 from pyro_dsvi.export.groups import SAMPLE_DIMS, Labelled, group, inference_data
@@ -123,10 +122,7 @@ def export_groups(
         SiteMismatch: if model, guide and data do not fit together.
     """
     source, is_guide = _source(model, guide, args, kwargs, num_samples)
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, Integral) or chunk_size < 1:
-        raise InvalidArgument(
-            f"chunk_size must be a whole number of at least 1, got {chunk_size!r}"
-        )
+    check_whole("chunk_size", chunk_size, 1)
     constants = {name: _numpy(value) for name, value in (constant_data or {}).items()}
     names = Names(dims, {*source.sites, *constants})
     new = None
@@ -173,8 +169,7 @@ def _source(
             f"expected a guide, an MCMC object or a mapping of samples, got {guide!r}"
         )
     number = _DRAWS if number is None else number
-    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
-        raise InvalidArgument(f"num_samples must be a whole number of at least 1, got {number!r}")
+    check_whole("num_samples", number, 1)
     return GuideDraws(model, guide, args, kwargs, int(number)), True
 
 

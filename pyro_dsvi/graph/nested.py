@@ -22,7 +22,6 @@ References:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +30,7 @@ from torch import Tensor
 from pyro_dsvi.baselines import Visit
 from pyro_dsvi.bounds import Bound
 from pyro_dsvi.bounds.bound import mean_of_others
-from pyro_dsvi.errors import IncompatibleSite, InvalidArgument
+from pyro_dsvi.errors import IncompatibleSite, InvalidArgument, check_whole
 from pyro_dsvi.estimators import Estimator
 from pyro_dsvi.graph.bundle import Bundle, bundles
 from pyro_dsvi.graph.nodes import Cost, Latent, Run
@@ -47,12 +46,8 @@ def check_local_particles(objective: str, local_particles: Any, bound: Bound, ch
     """
     if local_particles is None:
         return
-    whole = isinstance(local_particles, Integral) and not isinstance(local_particles, bool)
-    if not whole or local_particles < bound.min_particles:
-        raise InvalidArgument(
-            f"{objective}: local_particles must be None or a whole number of at least "
-            f"{bound.min_particles}, got {local_particles!r}"
-        )
+    what = f"{objective}: local_particles"
+    check_whole(what, local_particles, bound.min_particles, or_none=True)
     if bound.additive:
         raise InvalidArgument(
             f"{objective}: local_particles with {type(bound).__name__}, which is a plain mean, "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import InvalidArgument, check_whole
 
 Way = Literal["per_example", "marginal", "flipout"]
 WAYS: tuple[Way, ...] = ("per_example", "marginal", "flipout")
@@ -35,9 +35,4 @@ class Plan:
                 f"{self.title}: conv must be one of {', '.join(map(repr, WAYS))}, "
                 f"got {self.shared!r}"
             )
-        whole = isinstance(self.example_dims, int) and not isinstance(self.example_dims, bool)
-        if not whole or self.example_dims < 0:
-            raise InvalidArgument(
-                f"{self.title}: example_dims must be a whole number of at least 0, "
-                f"got {self.example_dims!r}"
-            )
+        check_whole(f"{self.title}: example_dims", self.example_dims, 0)

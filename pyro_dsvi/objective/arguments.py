@@ -1,11 +1,10 @@
 """What an objective may be made with; the rest is refused before any program runs."""
 
-from numbers import Integral
 from typing import Any
 
 from pyro_dsvi.bounds import Bound
 from pyro_dsvi.compiled import Compilation
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import InvalidArgument, check_whole
 from pyro_dsvi.graph.nested import check_local_particles
 
 
@@ -42,11 +41,7 @@ def check_arguments(
             f"{objective}: expected a bound, got {bound!r}; e.g. dsvi.bounds.Evidence()"
         )
     fewest = max(fewest, bound.min_particles)
-    if not _is_whole(num_particles) or num_particles < fewest:
-        raise InvalidArgument(
-            f"{objective}: num_particles must be a whole number of at least {fewest}, "
-            f"got {num_particles!r}"
-        )
+    check_whole(f"{objective}: num_particles", num_particles, fewest)
     if not isinstance(frozen, bool):
         raise InvalidArgument(
             f"{objective}: frozen must be True or False, got {frozen!r}; "
@@ -79,18 +74,9 @@ def _check_number(objective: str, bound: Bound, num_particles: int, local_partic
 
 def _check_chunk(objective: str, chunk: Any, compiled: Any) -> None:
     """Refuse a number of particles to hold that cannot work, or that a recorded step has not."""
-    if chunk is None:
-        return
-    if not _is_whole(chunk) or chunk < 1:
-        raise InvalidArgument(
-            f"{objective}: chunk must be None or a whole number of at least 1, got {chunk!r}"
-        )
-    if compiled:
+    check_whole(f"{objective}: chunk", chunk, 1, or_none=True)
+    if chunk is not None and compiled:
         raise InvalidArgument(
             f"{objective}: chunk={chunk} with compiled={compiled!r}: a recorded step holds all "
             "particles at once; leave one of the two out"
         )
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool)

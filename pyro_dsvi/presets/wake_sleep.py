@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from pyro_dsvi import bounds
-from pyro_dsvi.errors import InvalidArgument
+from pyro_dsvi.errors import InvalidArgument, check_whole
 from pyro_dsvi.graph.nodes import PARTICLES
 from pyro_dsvi.graph.surrogate import Assembled
 from pyro_dsvi.objective import Objective, Program
@@ -69,10 +69,7 @@ class RWS(Objective):
     ) -> None:
         if isinstance(sleep, bool) or not 0 <= sleep <= 1:
             raise InvalidArgument(f"RWS: sleep must be in [0, 1], got {sleep!r}")
-        if isinstance(num_dreams, bool) or not isinstance(num_dreams, int) or num_dreams < 1:
-            raise InvalidArgument(
-                f"RWS: num_dreams must be a whole number of at least 1, got {num_dreams!r}"
-            )
+        check_whole("RWS: num_dreams", num_dreams, 1)
         if num_particles == 1 and sleep < 1:
             raise InvalidArgument(
                 "RWS: one particle has the weight 1 wherever it lies, which teaches the guide "
