@@ -9,6 +9,7 @@ References:
 """
 
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
 import pyro
@@ -19,6 +20,7 @@ from torch import Tensor
 from pyro_dsvi.errors import InvalidArgument
 
 _OPTIONS = ("lr", "betas", "eps", "weight_decay", "maximize")
+_VALUES = itemgetter(*_OPTIONS)
 
 
 class FusedAdam(PyroOptim):
@@ -94,18 +96,16 @@ class _Group:
         self.steps, self.means, self.squares = (
             [state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq")
         )
-        self.options = {name: optimizers[0].param_groups[0][name] for name in _OPTIONS}
+        self._values = _VALUES(optimizers[0].param_groups[0])
+        self.options = dict(zip(_OPTIONS, self._values, strict=True))
 
     def holds(self) -> bool:
         """Whether the optimizers still have the same state and options."""
-        options = list(self.options.items())
-        for optimizer, p, mean in zip(self.optimizers, self.params, self.means, strict=True):
-            group = optimizer.param_groups[0]
-            if optimizer.state[p].get("exp_avg") is not mean or any(
-                group[name] != value for name, value in options
-            ):
-                return False
-        return True
+        return all(
+            _VALUES(optimizer.param_groups[0]) == self._values
+            and optimizer.state[p].get("exp_avg") is mean
+            for optimizer, p, mean in zip(self.optimizers, self.params, self.means, strict=True)
+        )
 
     def update(self) -> None:
         """One step of Adam."""
@@ -133,7 +133,7 @@ def _grouped(params: list[Tensor], optimizers: dict[Tensor, torch.optim.Adam]) -
     alike: dict[Any, list[Tensor]] = {}
     for p in params:
         options = optimizers[p].param_groups[0]
-        key = p.device, p.dtype, *(options[name] for name in _OPTIONS)
+        key = p.device, p.dtype, *_VALUES(options)
         alike.setdefault(key, []).append(p)
     return [_Group(group, [optimizers[p] for p in group]) for group in alike.values()]
 

@@ -6,6 +6,7 @@ behind them moves, into one vector each, so that one update serves all.
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor
 
 from pyro_dsvi.compiled.outcome import hooks
 from pyro_dsvi.compiled.updates import Update, update_of
+
+# What is asked in each step is asked in loops that run in C.
+_STATE, _GROUPS = attrgetter("state"), attrgetter("param_groups")
+_HOOKS, _HOOKS_AFTER = attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks")
 
 
 class Flat:
@@ -36,6 +41,7 @@ class Flat:
     ) -> None:
         self.parameters = parameters
         self.update = update
+        self._optimizers = optimizers
         self._groups = [optimizer.param_groups[0] for optimizer in optimizers]
         self._states = [o.state[p] for o, p in zip(optimizers, parameters, strict=True)]
         self.vector = _joined(p.detach() for p in parameters)
@@ -48,10 +54,8 @@ class Flat:
                 state[name] = view
         self.tracked = [self.vector, *self.state]
         self.steps = self._counted()
-        self._known = [
-            (p, o, o.state, dict(group))
-            for p, o, group in zip(parameters, optimizers, self._groups, strict=True)
-        ]
+        self._known = list(map(_STATE, optimizers))
+        self._settings = [dict(group) for group in self._groups]
         self._rates: dict[int, tuple[list[float], Tensor]] = {}
 
     def _counted(self) -> Tensor:
@@ -78,16 +82,27 @@ class Flat:
 
     def holds(self) -> bool:
         """Whether state and settings are still what they were, learning rates apart."""
-        for p, optimizer, state, settings in self._known:
-            if p.grad is not None or optimizer.state is not state:
-                return False
-            if p._backward_hooks or p._post_accumulate_grad_hooks:
-                return False
-            group = optimizer.param_groups[0]
-            if group != settings and not _same_but_rate(group, settings):
-                return False
-        rate = self._groups[0]["lr"]
-        return all(group["lr"] == rate for group in self._groups)
+        if any(map(_HOOKS, self.parameters)) or any(map(_HOOKS_AFTER, self.parameters)):
+            return False
+        if not all(map(is_, map(_STATE, self._optimizers), self._known)):
+            return False
+        if any(p.grad is not None for p in self.parameters):
+            return False
+        groups = [groups[0] for groups in map(_GROUPS, self._optimizers)]
+        if not all(map(is_, groups, self._groups)):
+            return False
+        return groups == self._settings or self._only_rate_changed(groups)
+
+    def _only_rate_changed(self, groups: list[dict[str, Any]]) -> bool:
+        """Whether only the learning rate is another, and one for all; it is then noted."""
+        rate = groups[0]["lr"]
+        if not isinstance(rate, (int, float)):
+            return False
+        settings = [{**settings, "lr": rate} for settings in self._settings]
+        if groups != settings:
+            return False
+        self._settings = settings
+        return True
 
     def in_place(self) -> bool:
         """Whether the parameters and the optimizers' state still lie in the vectors."""
@@ -161,12 +176,3 @@ def flatten(parameters: Sequence[Tensor], optimizer_of: Callable[[Tensor], Any])
 
 def _joined(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def _same_but_rate(group: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether only the learning rate has changed, which is then noted."""
-    rate = group["lr"]
-    if isinstance(rate, (int, float)) and {**settings, "lr": rate} == group:
-        settings["lr"] = rate
-        return True
-    return False

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 
@@ -49,8 +48,7 @@ class Gradients:
         return lambda: None
 
     def __call__(self, arguments: Sequence[Tensor]) -> Outcome:
-        with torch.no_grad():
-            loss, *gradients = self._run(*self._inputs.given(arguments))
+        loss, *gradients = self._run(*self._inputs.given(arguments))
         if not all(self._kept):
             given = iter(gradients)
             gradients = [next(given) if kept else None for kept in self._kept]

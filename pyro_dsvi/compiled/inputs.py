@@ -5,7 +5,7 @@ gradient, may not: the compiled code was made for these.
 """
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter, eq
+from operator import attrgetter
 
 import pyro
 from torch import Tensor
@@ -42,9 +42,9 @@ class Inputs:
 
     def hold(self) -> bool:
         """Whether all tensors are still what they were when the graph was recorded."""
-        if not all(map(eq, map(Tensor.data_ptr, self._fixed), self._pointers)):
+        if list(map(Tensor.data_ptr, self._fixed)) != self._pointers:
             return False
-        if not all(map(eq, map(_LOOKS, self._fixed), self._looks)):
+        if list(map(_LOOKS, self._fixed)) != self._looks:
             return False
         get = vars(pyro.get_param_store())["_params"].get
         return all(get(name) is parameter for name, parameter in self._named)

@@ -44,7 +44,7 @@ def lower(
         small: whether the calls take longer than the kernels that are called.
 
     Returns:
-        A function of the inputs, to be called without gradients, that returns the outputs.
+        A function of such inputs that returns the outputs.
     """
     for rewrite in compilation.passes:
         graph = rewrite(_copy(graph))

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import (
     BuiltinMethodType,
+    CellType,
     CodeType,
     FunctionType,
     MappingProxyType,
@@ -181,8 +182,8 @@ class Reach:
         self._size += 1
         value = fetch(holder, key)
         self.places.append(Place(fetch, holder, key, name, theirs))
-        word = key if isinstance(key, str) and not key.startswith("__") else None
-        self._follow(name, value, None if fetch is _CELL else word, theirs)
+        named = isinstance(key, str) and not key.startswith("__") and type(holder) is not CellType
+        self._follow(name, value, key if named else None, theirs)
 
     def _array(self, item: _Next, small: bool, size: int) -> None:
         if small:
@@ -258,12 +259,13 @@ class Reach:
             elif not key.startswith("_") or isinstance(value, (FunctionType, nn.Module)):
                 self._place(operator.getitem, attributes, key, f"{name}.{key}", theirs=True)
         if module:
-            self._place(_count, attributes, None, f"the number of {name}'s attributes", theirs=True)
+            told = f"the number of {name}'s attributes"
+            self._place(operator.length_hint, attributes, 0, told, theirs=True)
 
     def _function(self, name: str, x: FunctionType) -> None:
         for key, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
             try:
-                self._place(_CELL, cell, None, f"{key} in {name}")
+                self._place(getattr, cell, "cell_contents", f"{key} in {name}")
             except ValueError:  # a name that is not bound yet
                 continue
         if hasattr(x, "__wrapped__") or x.__dict__ or not outside(x.__module__):
@@ -311,11 +313,3 @@ def _names(code: CodeType) -> Iterable[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
-
-
-def _CELL(cell: Any, _: Any) -> Any:
-    return cell.cell_contents
-
-
-def _count(x: Any, _: Any) -> int:
-    return len(x)

@@ -9,7 +9,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
-from operator import eq, is_
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Watch:
         self._views = [held.values for held in self.reach.held]
         self._lengths = [len(view) for view in self._views]
         self._contents = [list(view) for view in self._views]
+        self._filled = [view for view in self._views if len(view)]
         self._flat = list(chain.from_iterable(self._contents))
         self._columns = _columns(self.reach.places)
         self._digests = [(x, _digest(x)) for _, x in self.reach.arrays]
@@ -45,9 +46,9 @@ class Watch:
     def unchanged(self) -> bool:
         """Whether every name still stands for the same."""
         try:
-            if not all(map(eq, map(len, self._views), self._lengths)):
+            if list(map(len, self._views)) != self._lengths:
                 return False
-            if not all(map(is_, chain.from_iterable(self._views), self._flat)):
+            if not all(map(is_, chain.from_iterable(self._filled), self._flat)):
                 return not any(self._changes())
             for fetch, holders, keys, before, _ in self._columns:
                 if not all(map(is_, map(fetch, holders, keys), before)):

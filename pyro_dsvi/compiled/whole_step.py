@@ -71,8 +71,7 @@ class WholeStep:
     def losses(self, arguments: Sequence[Tensor]) -> Tensor:
         """Take the steps; the loss of each, shape ``[number]``, or a scalar for one step."""
         rates = [flat.advance(self.number) for flat in self.flats]
-        with torch.no_grad():
-            return self._run(*rates, *self._fixed, *self._inputs.given(arguments))[0]
+        return self._run(*rates, *self._fixed, *self._inputs.given(arguments))[0]
 
     def __call__(self, arguments: Sequence[Tensor]) -> Outcome:
         return Outcome(self.losses(arguments), replayed=True)

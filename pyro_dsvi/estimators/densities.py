@@ -40,7 +40,8 @@ def log_prob(q: Any, value: Any) -> Tensor:
 
 def _normal(law: Any, value: Tensor, events: int) -> Tensor:
     residual = (value - law.loc) / law.scale
-    return _sum(residual.square() * -0.5 - (law.scale.log() + _HALF_LOG_2PI), events)
+    density = torch.sub(-_HALF_LOG_2PI - law.scale.log(), residual.square(), alpha=0.5)
+    return _sum(density, events)
 
 
 def _bernoulli(law: Any, value: Tensor, events: int) -> Tensor | None:
