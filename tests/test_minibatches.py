@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyro_dsvi as dsvi
 from pyro_dsvi.passes import minibatch
-from pyro_dsvi.passes.minibatch import draw_subset, settle
+from pyro_dsvi.passes.minibatch import draw_by_operations, draw_subset, settle
 
 SMALL = [(1, 1), (4, 1), (5, 2), (5, 3), (6, 4), (5, 5), (7, 5), (6, 6)]
 
@@ -54,6 +54,24 @@ def test_the_longest_chain_of_collisions_is_followed(count):
     draws = [3, 3, *range(size - count + 1, size - 1)]
     assert set(settle(torch.tensor(draws), size).tolist()) == floyd(draws, size)
     assert floyd(draws, size) == {3, *range(size - count + 1, size)}
+
+
+@pytest.mark.parametrize(("size", "count"), [(300, 256), (300, 257), (1000, 999), (10**6, 2000)])
+def test_many_draws_are_settled_as_floyd_does(size, count):
+    """Whether each is compared with each, or all are sorted."""
+    draws = (
+        torch.rand(count, dtype=torch.float64) * torch.arange(size - count + 1, size + 1)
+    ).long()
+    assert set(settle(draws, size).tolist()) == floyd(draws.tolist(), size)
+
+
+@pytest.mark.parametrize(("size", "count"), [(70, 64), (300, 100), (10**4, 64), (10**6, 300)])
+def test_the_operator_is_its_operations(size, count):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        drawn = torch.ops.dsvi.draw_subset.default(size, count)
+        torch.manual_seed(seed)
+        assert torch.equal(draw_by_operations(size, count), drawn)
 
 
 @pytest.mark.parametrize(

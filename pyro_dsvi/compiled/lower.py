@@ -17,9 +17,11 @@ from torch import Tensor
 
 from pyro_dsvi.compiled.compilation import Compilation
 from pyro_dsvi.errors import NotCompiledWarning
+from pyro_dsvi.passes.minibatch import draw_by_operations
 
 Run = Callable[..., Sequence[Tensor]]
 Say = Callable[[type[Warning], str], None]
+_FUSED = {torch.ops.dsvi.draw_subset.default: draw_by_operations}
 _SECONDS_A_SITE = 0.5
 _PATIENCE = 2.0  # seconds without a word
 
@@ -109,10 +111,15 @@ def _inductor(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], in_cpp: boo
         warnings.simplefilter("ignore")
         from torch._functorch import config
         from torch._inductor import compile_fx
+        from torch._inductor.decomposition import select_decomp_table
 
         with config.patch(enable_autograd_cache=False):  # the kernels have a cache of their own
             compiled: Any = compile_fx.compile_fx(
-                graph, list(inputs), inner_compile=inner, config_patches=options
+                graph,
+                list(inputs),
+                inner_compile=inner,
+                config_patches=options,
+                decompositions={**select_decomp_table(), **_FUSED},
             )
     if len(made) == 1 and made[0][1] == len(inputs) and _gives_one(graph):
         return _directly(made[0][0], compiled)

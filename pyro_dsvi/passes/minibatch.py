@@ -8,11 +8,11 @@ Floyd's algorithm takes M of N indices by M draws.  At its step :math:`i = 0 \do
 The subset is uniform, its *order* is not: a program that treats the first index of a minibatch
 otherwise than the last should shuffle them.
 
-The steps depend on each other only through draws that collide.  Step i collides
-(:math:`c_i`) if an earlier draw equals :math:`t_i`, or if :math:`t_i = N-M+k` for an earlier step
-k that collided.  The second is a chain of pointers from step to step, followed for all steps at
-once by doubling: :func:`settle` is a fixed list of tensor operations, which a recorded graph can
-hold, and a GPU runs without asking the host.
+The steps depend on each other only through draws that collide.  Step i collides if an earlier draw
+equals :math:`t_i`, or if :math:`t_i = N-M+k` for an earlier step k that collided.  The second is a
+chain of pointers from step to step, which collide if the step at its end does, by the first; all
+chains are followed at once by doubling.  So :func:`settle` is a fixed list of tensor operations,
+which a compiler can fuse, and a GPU runs without asking the host.
 
 References:
     :cite:p:`bentley1987floyd`
@@ -26,6 +26,8 @@ from torch import Tensor
 
 # Up to this many elements of the plate for one of the minibatch, a permutation is the cheaper way.
 _PERMUTED = 128
+# Up to this many draws, to compare each with each is cheaper than to sort them.
+_PAIRED = 256
 
 
 def prepare_minibatch(msg: Any) -> None:
@@ -61,9 +63,9 @@ def draw_subset(size: int, count: int, device: torch.device | str = "cpu") -> Te
     """
     if size <= _PERMUTED * count:
         return torch.randperm(size, device=device)[:count].clone()
-    if torch.device(device).type == "cpu":
-        return torch.ops.dsvi.draw_subset.default(size, count)
-    return settle(_draws(size, count, device), size)
+    if torch.device(device).type == "cuda":
+        return settle(_draws(size, count, device), size)
+    return torch.ops.dsvi.draw_subset.default(size, count).to(device)
 
 
 def settle(draws: Tensor, size: int) -> Tensor:
@@ -79,26 +81,41 @@ def settle(draws: Tensor, size: int) -> Tensor:
     count = len(draws)
     first = size - count
     step = torch.arange(count, device=draws.device)
+    repeats = _repeat(draws)
+    before = torch.where(repeats | (draws < first), step, draws - first)
+    for _ in range((count - 1).bit_length()):
+        before = before[before]
+    return torch.where(repeats[before], step + first, draws)
+
+
+def _repeat(draws: Tensor) -> Tensor:
+    """Which draws equal an earlier one."""
+    count = len(draws)
+    if count <= _PAIRED:
+        step = torch.arange(count, device=draws.device)
+        same = draws.unsqueeze(1) == draws
+        return torch.where(same, step, count).amin(1) < step
     ordered, order = torch.sort(draws, stable=True)
     repeats = torch.cat([order.new_zeros(1, dtype=torch.bool), ordered[1:] == ordered[:-1]])
-    collided = torch.empty_like(repeats).scatter_(0, order, repeats)
-    before = torch.where(draws >= first, draws - first, step)
-    for _ in range((count - 1).bit_length()):
-        collided = collided | collided[before]
-        before = before[before]
-    return torch.where(collided, step + first, draws)
+    return torch.empty_like(repeats).scatter_(0, order, repeats)
 
 
 def _draws(size: int, count: int, device: torch.device | str) -> Tensor:
-    """Uniform draws for Floyd's algorithm; the remainder's bias is below ``size / 2**63``."""
-    bits = torch.randint(2**63 - 1, (count,), device=device)
-    return bits % torch.arange(size - count + 1, size + 1, device=device)
+    """Uniform draws for Floyd's algorithm; relative bias below ``size / 2**53``."""
+    uniform = torch.rand(count, dtype=torch.float64, device=device)
+    return (uniform * torch.arange(size - count + 1, size + 1, device=device)).long()
 
 
 def _draw_on_cpu(size: int, count: int) -> Tensor:
     draws = _draws(size, count, "cpu")
     if len(set(draws.tolist())) == count:  # nearly always; then no step collides
         return draws
+    return settle(draws, size)
+
+
+def draw_by_operations(size: int, count: int) -> Tensor:
+    """The same subset by torch's operations alone, for a compiler to fuse."""
+    draws = _draws(size, count, "cpu")
     return settle(draws, size)
 
 

@@ -40,12 +40,13 @@ def test_the_proxy_mode_can_be_left_and_looked_at():
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_inductor_compiles_a_graph_and_follows_the_random_stream():
     from torch._functorch import config as functorch_config
-    from torch._inductor import compile_fx, config
+    from torch._inductor import compile_fx, config, decomposition
     from torch._inductor.output_code import CompiledFxGraph
 
     parameters = inspect.signature(compile_fx.compile_fx).parameters
-    asked = {"inner_compile", "config_patches"}
+    asked = {"inner_compile", "config_patches", "decompositions"}
     assert asked <= set(parameters), f"compile_fx: {USED}"
+    assert callable(decomposition.select_decomp_table), f"select_decomp_table: {USED}"
     assert hasattr(functorch_config, "enable_autograd_cache"), f"enable_autograd_cache: {USED}"
     assert "current_callable" in CompiledFxGraph.__annotations__, f"CompiledFxGraph: {USED}"
     for name in ("fallback_random", "size_asserts", "alignment_asserts", "cpp_wrapper"):
