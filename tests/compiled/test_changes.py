@@ -237,6 +237,14 @@ def test_a_setting_of_the_optimizer_that_is_changed():
     _follow(normal, change, recordings=2)
 
 
+def test_settings_that_are_put_in_the_place_of_others():
+    def change(pair, svi):
+        for optimizer in svi.optim.optim_objs.values():
+            optimizer.param_groups[0] = {**optimizer.param_groups[0], "lr": 0.3}
+
+    _follow(normal, change, recordings=2)
+
+
 def test_a_scheduled_learning_rate():
     def scheduled():
         return pyro.optim.ExponentialLR(
