@@ -4,8 +4,8 @@ The parameters stay the user's own tensors and the optimizers keep their state: 
 behind them moves, into one vector each, so that one update serves all.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise, repeat
 from operator import attrgetter, is_
 from typing import Any
 
@@ -53,8 +53,10 @@ class Flat:
             for state, view in zip(self._states, self._views(vector), strict=True):
                 state[name] = view
         self.tracked = [self.vector, *self.state]
+        self._names = list(update.state)
         self.steps = self._counted()
         self._known = list(map(_STATE, optimizers))
+        self._tensors = [(name, [s[name] for s in self._states]) for name in self._names]
         self._settings = [dict(group) for group in self._groups]
         self._rates: dict[int, tuple[list[float], Tensor]] = {}
 
@@ -67,6 +69,7 @@ class Flat:
         for state, view in zip(self._states, steps.unbind(), strict=True):
             state["step"] = view
         self.tracked.append(steps)
+        self._names.append("step")
         return steps
 
     def _views(self, vector: Tensor) -> Iterable[Tensor]:
@@ -77,21 +80,30 @@ class Flat:
     @property
     def offsets(self) -> list[tuple[int, int]]:
         """Where each parameter begins and ends in the vector."""
-        ends = itertools.accumulate((p.numel() for p in self.parameters), initial=0)
-        return list(itertools.pairwise(ends))
+        ends = accumulate((p.numel() for p in self.parameters), initial=0)
+        return list(pairwise(ends))
 
     def holds(self) -> bool:
         """Whether state and settings are still what they were, learning rates apart."""
         if any(map(_HOOKS, self.parameters)) or any(map(_HOOKS_AFTER, self.parameters)):
             return False
-        if not all(map(is_, map(_STATE, self._optimizers), self._known)):
-            return False
-        if any(p.grad is not None for p in self.parameters):
+        if any(p.grad is not None for p in self.parameters) or not self._finds_its_state():
             return False
         groups = [groups[0] for groups in map(_GROUPS, self._optimizers)]
         if not all(map(is_, groups, self._groups)):
             return False
         return groups == self._settings or self._only_rate_changed(groups)
+
+    def _finds_its_state(self) -> bool:
+        """Whether nobody has put other state in the place of the vectors' views."""
+        if not all(map(is_, map(_STATE, self._optimizers), self._known)):
+            return False
+        if not all(map(is_, map(dict.get, self._known, self.parameters), self._states)):
+            return False
+        for name, tensors in self._tensors:
+            if not all(map(is_, map(dict.get, self._states, repeat(name)), tensors)):
+                return False
+        return True
 
     def _only_rate_changed(self, groups: list[dict[str, Any]]) -> bool:
         """Whether only the learning rate is another, and one for all; it is then noted."""

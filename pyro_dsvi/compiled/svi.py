@@ -81,7 +81,7 @@ class CompiledSVI(SVI):
         self._replayer = Replayer(self, self.compilation, self._say)
         self._flats: dict[tuple[int, ...], list[Flat]] = {}
         self._unrolled: dict[WholeStep, WholeStep | None] = {}
-        self._updates_by = optim
+        self._updated_by = self._optimizers()
 
     def step(self, *args: Any, **kwargs: Any) -> float:
         """Take a step.
@@ -143,10 +143,7 @@ class CompiledSVI(SVI):
     # -- steps -------------------------------------------------------------------------------
 
     def _step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        if self.optim is not self._updates_by:  # another has been put in its place
-            self._updates_by = self.optim
-            self._replayer = Replayer(self, self.compilation, self._say)
-            self._flats.clear()
+        self._follow_optimizers()
         outcome = self._replayer.step(self.model, self.guide, args, kwargs)
         if outcome is None:
             outcome = plain(lambda: self.assemble(self.model, self.guide, args, kwargs))
@@ -160,6 +157,7 @@ class CompiledSVI(SVI):
         number = self.compilation.unroll
         if number < 2 or left < number:
             return None
+        self._follow_optimizers()
         ready = self._replayer.ready(self.model, self.guide, args, kwargs)
         if ready is None:
             return None
@@ -227,6 +225,19 @@ class CompiledSVI(SVI):
             )
         self._flats[key] = flats
         return flats
+
+    def _follow_optimizers(self) -> None:
+        """Forget all recordings where others have come in the place of the optimizers."""
+        optimizers = self._optimizers()
+        if optimizers != self._updated_by:
+            if optimizers[: len(self._updated_by)] != self._updated_by:  # not more, but others
+                self._replayer = Replayer(self, self.compilation, self._say)
+                self._flats.clear()
+            self._updated_by = optimizers
+
+    def _optimizers(self) -> list[Any]:
+        """Pyro's optimizer and its torch optimizers, in the order in which they came."""
+        return [self.optim, *self.optim.optim_objs.values()]
 
     def _optimizer_of(self, parameter: Tensor) -> Any:
         optimizer = self.optim.optim_objs.get(parameter)

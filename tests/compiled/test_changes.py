@@ -245,6 +245,37 @@ def test_settings_that_are_put_in_the_place_of_others():
     _follow(normal, change, recordings=2)
 
 
+def _forget(svi):
+    for optimizer in svi.optim.optim_objs.values():
+        optimizer.state.clear()
+
+
+def _begin_averages_anew(svi):
+    for optimizer in svi.optim.optim_objs.values():
+        for state in optimizer.state.values():
+            state["exp_avg"] = torch.full_like(state["exp_avg"], 3.0)
+
+
+def _count_anew(svi):
+    for optimizer in svi.optim.optim_objs.values():
+        for state in optimizer.state.values():
+            state["step"] = torch.tensor(1.0)
+
+
+@pytest.mark.parametrize(
+    ("reset", "recordings"),
+    [
+        (lambda svi: svi.optim.optim_objs.clear(), 1),  # which forgets the first one
+        (_forget, 2),
+        (_begin_averages_anew, 2),
+        (_count_anew, 2),
+    ],
+    ids=["optimizers", "state", "averages", "count"],
+)
+def test_an_optimizer_that_begins_anew(reset, recordings):
+    _follow(normal, lambda pair, svi: reset(svi), recordings=recordings)
+
+
 def test_a_scheduled_learning_rate():
     def scheduled():
         return pyro.optim.ExponentialLR(

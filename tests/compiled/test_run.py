@@ -61,6 +61,22 @@ def test_baselines_learn_within_a_run():
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-4)
 
 
+def test_run_sees_that_the_optimizers_were_forgotten():
+    losses = []
+    for make in (pyro.infer.SVI, dsvi.CompiledSVI):
+        pair = seeded(normal)
+        loss = dsvi.PathwiseELBO(compiled=UNROLLED)
+        svi = make(pair.model, pair.guide, pyro.optim.Adam({"lr": 0.05}), loss)
+        pyro.set_rng_seed(2)
+        taken = []
+        for _ in range(2):
+            whole = isinstance(svi, dsvi.CompiledSVI)
+            taken += svi.run(12).tolist() if whole else [svi.step() for _ in range(12)]
+            svi.optim.optim_objs.clear()
+        losses.append(taken)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_a_checkpoint_goes_on(tmp_path):
     """Params and optimizer state saved after replays, loaded under Pyro's own SVI."""
     ours = fit(normal, dsvi.PathwiseELBO(compiled=UNROLLED), whole=True)
