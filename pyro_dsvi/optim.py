@@ -8,8 +8,8 @@ References:
     :cite:p:`kingma2015adam`
 """
 
-from collections.abc import Callable, Iterable
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Mapping
+from operator import is_, itemgetter
 from typing import Any
 
 import pyro
@@ -21,6 +21,7 @@ from pyro_dsvi.errors import InvalidArgument
 
 _OPTIONS = ("lr", "betas", "eps", "weight_decay", "maximize")
 _VALUES = itemgetter(*_OPTIONS)
+_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class FusedAdam(PyroOptim):
@@ -68,7 +69,7 @@ class FusedAdam(PyroOptim):
             if clip is not None:
                 clip(p)
         known = tuple(map(id, having))
-        if known != self._of or not all(group.holds() for group in self._groups):
+        if known != self._of or not all(group.holds(self.optim_objs) for group in self._groups):
             self._groups, self._of = _grouped(having, self.optim_objs), known
         with torch.no_grad():
             for group in self._groups:
@@ -93,19 +94,19 @@ class _Group:
         self.params = params
         self.optimizers = optimizers
         states = [_state(o, p) for o, p in zip(optimizers, params, strict=True)]
-        self.steps, self.means, self.squares = (
-            [state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq")
-        )
+        self._states = [[state[name] for name in _STATE] for state in states]
+        self.steps, self.means, self.squares = map(list, zip(*self._states, strict=True))
         self._values = _VALUES(optimizers[0].param_groups[0])
         self.options = dict(zip(_OPTIONS, self._values, strict=True))
 
-    def holds(self) -> bool:
-        """Whether the optimizers still have the same state and options."""
-        return all(
-            _VALUES(optimizer.param_groups[0]) == self._values
-            and optimizer.state[p].get("exp_avg") is mean
-            for optimizer, p, mean in zip(self.optimizers, self.params, self.means, strict=True)
-        )
+    def holds(self, optimizers: Mapping[Tensor, torch.optim.Adam]) -> bool:
+        """Whether these are still the parameters' optimizers, with the same state and options."""
+        for p, mine, state in zip(self.params, self.optimizers, self._states, strict=True):
+            if optimizers[p] is not mine or _VALUES(mine.param_groups[0]) != self._values:
+                return False
+            if not all(map(is_, map(mine.state[p].get, _STATE), state)):
+                return False
+        return True
 
     def update(self) -> None:
         """One step of Adam."""

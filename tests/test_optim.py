@@ -79,6 +79,26 @@ def test_a_changed_rate_counts_at_once():
     assert torch.equal(p.detach(), before)
 
 
+@pytest.mark.parametrize("what", ["optimizers", "state", "exp_avg", "exp_avg_sq", "step"])
+def test_a_reset_counts_at_once(what):
+    ends = []
+    for make in (FusedAdam, pyro.optim.Adam):
+        pyro.clear_param_store()
+        p = pyro.param("p", torch.zeros(2)).unconstrained()
+        optim = make({"lr": 0.1})
+        for step in range(6):
+            if step == 4 and what == "optimizers":
+                optim.optim_objs.clear()
+            elif step == 4 and what == "state":
+                optim.optim_objs[p].state.clear()
+            elif step == 4:
+                optim.optim_objs[p].state[p][what] = torch.ones(() if what == "step" else 2)
+            p.grad = torch.tensor([1.0 + step, -3.0 * step])
+            optim({p})
+        ends.append(p.detach().clone())
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
 def test_a_parameter_without_gradient_is_left_alone():
     p, q = (pyro.param(name, torch.zeros(())).unconstrained() for name in "pq")
     optim = FusedAdam({"lr": 0.1})
