@@ -171,7 +171,8 @@ def race(name: str, settings: Settings) -> dict[str, Course | str]:
     other = {}
     for who, runner in entrants.items():
         with runner.around():
-            other[who] = judge.in_pyro()
+            # a model that is trained has to be judged as it is
+            other[who] = runner.program if it.judge is it.train else judge.in_pyro()
         courses[who] = ([], [], 0)
     spent = dict.fromkeys(entrants, 0.0)
     for mark in marks:
