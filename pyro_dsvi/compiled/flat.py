@@ -53,10 +53,10 @@ class Flat:
             for state, view in zip(self._states, self._views(vector), strict=True):
                 state[name] = view
         self.tracked = [self.vector, *self.state]
-        self._names = list(update.state)
         self.steps = self._counted()
         self._known = list(map(_STATE, optimizers))
-        self._tensors = [(name, [s[name] for s in self._states]) for name in self._names]
+        names = [name for name, x in self._states[0].items() if isinstance(x, Tensor)]
+        self._tensors = [(name, [s.get(name) for s in self._states]) for name in names]
         self._settings = [dict(group) for group in self._groups]
         self._rates: dict[int, tuple[list[float], Tensor]] = {}
 
@@ -69,7 +69,6 @@ class Flat:
         for state, view in zip(self._states, steps.unbind(), strict=True):
             state["step"] = view
         self.tracked.append(steps)
-        self._names.append("step")
         return steps
 
     def _views(self, vector: Tensor) -> Iterable[Tensor]:
