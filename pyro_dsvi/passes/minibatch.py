@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Up to this many elements of the plate for one of the minibatch, a permutation is the cheaper way in
-# a compiled step (in one that is not, up to some 90, but by microseconds of milliseconds).
+# Up to this many elements of the plate for one of the minibatch, a permutation is the cheaper way
+# in a compiled step (in one that is not, up to some 90, but by microseconds of milliseconds).
 _PERMUTED = 32
 # Up to this many draws, to compare each with each is cheaper than to sort them.
 _PAIRED = 256
